@@ -1,0 +1,1 @@
+//! Lambda start-up shared by every function.

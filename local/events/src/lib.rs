@@ -1,0 +1,1 @@
+//! EventBridge on one machine: the pattern language, rules and targets.

@@ -1,0 +1,1 @@
+//! Lambda on one machine: functions as child processes over the Runtime API.

@@ -1,0 +1,1 @@
+//! Step Functions on one machine: executions, their histories and task tokens.

@@ -1,0 +1,1 @@
+//! Reads the SAM template: what the local host wires up.
