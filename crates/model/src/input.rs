@@ -1,0 +1,100 @@
+//! The input of an execution: what a trigger or a person at the console says.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Commit, GitRef, ImageName, Platform, Publisher, TagTemplate};
+
+/// The input of an execution. Every field is optional: `{}` builds the configuration's only image
+/// from the default branch of its source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecutionInput {
+    /// The image to build; needed where the configuration has more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageName>,
+    /// The branch or tag to build.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub git_ref: Option<GitRef>,
+    /// The commit to build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
+    /// The platforms, instead of the configuration's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platforms: Option<Vec<Platform>>,
+    /// The tags, instead of the configuration's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Vec<TagTemplate>>,
+    /// Who makes the index, instead of the configuration's choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publisher: Option<Publisher>,
+    /// What started the execution.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<Trigger>,
+}
+
+/// What started an execution.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trigger {
+    /// Such as `push`, `schedule` or `local`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// The trigger's own identity, such as a delivery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Orders the runs of one ref: the higher one is the newer source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// Who caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+}
+
+/// An input that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("execution input: {field}{message}")]
+pub struct InputError {
+    field: String,
+    message: String,
+}
+
+impl ExecutionInput {
+    /// Reads an execution's input.
+    ///
+    /// # Errors
+    /// When a field is unknown or wrong; the message names it and says what was expected.
+    pub fn parse(input: Value) -> Result<Self, InputError> {
+        if !input.is_object() {
+            let message = "expected a JSON object, `{}` at the least".to_owned();
+            return Err(InputError { field: String::new(), message });
+        }
+        serde_path_to_error::deserialize(input).map_err(|error| {
+            let path = error.path().to_string();
+            let field = if path == "." { String::new() } else { format!("{path}: ") };
+            InputError { field, message: error.into_inner().to_string() }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_field_is_optional() {
+        assert_eq!(ExecutionInput::parse(json!({})), Ok(ExecutionInput::default()));
+    }
+
+    #[test]
+    fn names_the_field_and_what_was_expected() {
+        let message = |input| ExecutionInput::parse(input).unwrap_err().to_string();
+        insta::assert_snapshot!(message(json!({"plattforms": []})), @"execution input: plattforms: unknown field `plattforms`, expected one of `image`, `ref`, `commit`, `platforms`, `tags`, `publisher`, `trigger`");
+        insta::assert_snapshot!(message(json!({"platforms": ["linux/amd64", "linux/mips"]})), @r#"execution input: platforms[1]: unknown platform "linux/mips", expected one of linux/amd64, linux/386, linux/arm64, linux/arm/v5, linux/arm/v6, linux/arm/v7"#);
+        insta::assert_snapshot!(message(json!({"trigger": {"sequence": "7"}})), @r#"execution input: trigger.sequence: invalid type: string "7", expected u64"#);
+        insta::assert_snapshot!(message(json!({"commit": "main"})), @r#"execution input: commit: commit "main" is not valid, expected 7 to 64 lower-case hexadecimal digits"#);
+        insta::assert_snapshot!(message(json!([])), @"execution input: expected a JSON object, `{}` at the least");
+    }
+}

@@ -1,0 +1,516 @@
+//! The plan of one run: everything that the later steps need, decided once.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Architecture, Commit, Config, Digest, Environment, ErrorName, ExecutionInput, GitRef,
+    ImageConfig, ImageName, ImageTag, InputError, Named, Platform, Publisher, RepositoryName, Run,
+    TagError, TagTemplate, TagValues, Trigger, variable,
+};
+
+/// How long a build's environment variables may be together, in characters: names and values,
+/// the task token included. AWS's troubleshooting page named 5,500 as the point near which builds
+/// fail to provision.
+pub const CHARACTERS_MAX: usize = 5_500;
+
+/// What the task token and the retry count may add to an environment, in characters. Captured
+/// tokens have up to 712; AWS's guide allows 1,024.
+const TOKEN_CHARACTERS_MAX: usize = 1_024 + 64;
+
+/// What a task waits beyond its build's own time-outs, in seconds: provisioning, uploading, and
+/// the way of the event.
+const TASK_MARGIN_SECONDS: u32 = 600;
+
+/// The plan of one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The run.
+    pub run: Run,
+    /// The execution's ARN.
+    pub execution: String,
+    /// The image.
+    pub image: ImageName,
+    /// The host of the registry.
+    pub registry: String,
+    /// The repository within the registry.
+    pub repository: RepositoryName,
+    /// The branch or tag that is built, where it is known.
+    #[serde(rename = "ref")]
+    pub git_ref: Option<GitRef>,
+    /// The commit that is built, where it is known.
+    pub commit: Option<Commit>,
+    /// What started the execution.
+    pub trigger: Option<Trigger>,
+    /// Who makes the index.
+    pub publisher: Publisher,
+    /// The tag of the run's own, under which the index is made before any other tag points at it.
+    pub tag: ImageTag,
+    /// The tags that never move.
+    pub fixed_tags: Vec<ImageTag>,
+    /// The tags that move from run to run.
+    pub moving_tags: Vec<ImageTag>,
+    /// The tag templates that this run has no values for.
+    pub tags_left_out: Vec<TagTemplate>,
+    /// The platforms, in the order of the index's entries.
+    pub platforms: Vec<PlannedPlatform>,
+    /// The manifest build, where a build makes the index.
+    pub manifest: Option<BuildRequest>,
+}
+
+/// One platform of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedPlatform {
+    /// The platform.
+    pub platform: Platform,
+    /// Its build.
+    pub build: BuildRequest,
+}
+
+/// A build to start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BuildRequest {
+    /// What is built, for people: a platform, or `manifest`.
+    pub target: String,
+    /// The CodeBuild project.
+    pub project: String,
+    /// The source, where it is not the project's own.
+    pub source: Option<crate::Source>,
+    /// The commit, branch or tag; the source's default branch where there is none.
+    pub source_version: Option<String>,
+    /// The buildspec's path, where it is not the project's own.
+    pub buildspec: Option<String>,
+    /// The environment, as far as it is known when the plan is made.
+    pub environment: Environment,
+    /// How long the build may run, in minutes.
+    pub build_timeout_minutes: u32,
+    /// How long the build may wait for a machine, in minutes.
+    pub queue_timeout_minutes: u32,
+    /// How long the state machine waits for it, in seconds.
+    pub timeout_seconds: u32,
+    /// How often it is tried again after an infrastructure or capacity error.
+    pub retries: u32,
+}
+
+/// What a successful build reports.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BuildOutcome {
+    /// What was built: a platform, or `manifest`.
+    pub target: String,
+    /// The pushed manifest or index.
+    #[serde(flatten)]
+    pub built: Built,
+    /// The CodeBuild build.
+    pub build_id: String,
+    /// Where its log can be read.
+    pub log: Option<String>,
+    /// How long it took.
+    pub timing: TimingSeconds,
+}
+
+/// A manifest or an index in the registry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Built {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// The size of an image's layers and config as they are stored, in bytes; 0 for an index.
+    pub size_bytes: u64,
+}
+
+/// How long a build took, in seconds, phase by phase.
+pub type TimingSeconds = BTreeMap<String, f64>;
+
+/// What `publish` reports: the output of the execution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// The image.
+    pub image: ImageName,
+    /// The run.
+    pub run: Run,
+    /// `<registry>/<repository>`
+    pub repository_uri: String,
+    /// The index's digest.
+    pub digest: Digest,
+    /// The index's media type.
+    pub media_type: String,
+    /// The tags that point at it, the run's own first.
+    pub tags: Vec<ImageTag>,
+    /// The digest of each platform's image, in the order of the index's entries.
+    pub platforms: Vec<PublishedPlatform>,
+}
+
+/// One platform of a published image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PublishedPlatform {
+    /// The platform.
+    pub platform: Platform,
+    /// Its image's digest.
+    pub digest: Digest,
+    /// The size of its layers and config as they are stored, in bytes.
+    pub size_bytes: u64,
+}
+
+/// The execution that a plan is made for: what the state machine knows of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Execution {
+    /// Its ARN.
+    pub arn: String,
+    /// Its name.
+    pub name: String,
+    /// When it began, as RFC 3339 in UTC.
+    pub start_time: String,
+}
+
+/// The CodeBuild projects that a deployment has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Projects {
+    /// Builds for x86.
+    pub amd64: String,
+    /// Builds for Arm.
+    pub arm64: String,
+    /// Makes indexes.
+    pub manifest: String,
+}
+
+/// Why no plan can be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The input does not fit.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// No image of that name, or none named where there are several.
+    #[error("execution input: image: {problem}, expected one of {known}")]
+    Image {
+        /// What was found.
+        problem: String,
+        /// The images that there are.
+        known: String,
+    },
+    /// No platform, or one twice.
+    #[error("execution input: platforms: {0}")]
+    Platforms(String),
+    /// A tag that would not be valid.
+    #[error("tags: {0}")]
+    Tag(#[from] TagError),
+    /// A build's environment that is too long.
+    #[error(
+        "the environment of the {target} build would have {characters} characters, expected at \
+         most {CHARACTERS_MAX}: shorten names, paths or `arch_tag`"
+    )]
+    Environment {
+        /// The build.
+        target: String,
+        /// Its environment's length.
+        characters: usize,
+    },
+}
+
+impl Named for PlanError {
+    fn name(&self) -> ErrorName {
+        ErrorName::PlanInvalid
+    }
+}
+
+impl Projects {
+    /// The project that builds for a platform natively. Arm's 64-bit machines run its 32-bit
+    /// programs, too, as x86's do.
+    fn of(&self, platform: Platform) -> &str {
+        match platform.architecture() {
+            Architecture::Amd64 | Architecture::I386 => &self.amd64,
+            Architecture::Arm64
+            | Architecture::Arm32v5
+            | Architecture::Arm32v6
+            | Architecture::Arm32v7 => &self.arm64,
+        }
+    }
+}
+
+impl Plan {
+    /// Makes the plan of an execution.
+    ///
+    /// # Errors
+    /// When the input does not fit the configuration.
+    pub fn new(
+        config: &Config,
+        input: ExecutionInput,
+        execution: Execution,
+        registry: &str,
+        projects: &Projects,
+    ) -> Result<Self, PlanError> {
+        let image = choose(config, input.image.as_ref())?;
+        let platforms = input.platforms.unwrap_or_else(|| image.platforms.clone());
+        check_platforms(&platforms)?;
+        let publisher = input.publisher.unwrap_or(image.publisher);
+        let run = Run::of_execution(&execution.name);
+        let date: String =
+            execution.start_time.chars().take(10).filter(char::is_ascii_digit).collect();
+        let values = TagValues {
+            arch: None,
+            branch: input.git_ref.as_ref().and_then(GitRef::branch),
+            date: Some(&date),
+            run: Some(run.as_str()),
+            sha: input.commit.as_ref().map(Commit::as_str),
+            tag: input.git_ref.as_ref().and_then(GitRef::tag),
+        };
+        let (mut fixed_tags, mut moving_tags, mut tags_left_out) = (vec![], vec![], vec![]);
+        for template in input.tags.unwrap_or_else(|| image.tags.clone()) {
+            match template.render(&values)? {
+                Some(tag) if template.is_fixed() => fixed_tags.push(tag),
+                Some(tag) => moving_tags.push(tag),
+                None => tags_left_out.push(template),
+            }
+        }
+
+        let source_version = input.commit.as_ref().map(Commit::as_str).or_else(|| {
+            input.git_ref.as_ref().and_then(|git_ref| git_ref.tag().or(git_ref.branch()))
+        });
+        let request = Request { image, execution: &execution, run: &run, source_version };
+        let planned = platforms
+            .iter()
+            .map(|&platform| {
+                let arch = Some(platform.architecture().image_name());
+                let tag = image.arch_tag.render(&TagValues { arch, ..values })?;
+                // A template without a value in this run falls back to the run's own.
+                let tag = match tag {
+                    Some(tag) => tag,
+                    None => format!("{run}-{}", platform.architecture().image_name()).parse()?,
+                };
+                Ok(PlannedPlatform { platform, build: request.platform(platform, &tag, projects)? })
+            })
+            .collect::<Result<Vec<_>, PlanError>>()?;
+        let tag: ImageTag = run.as_str().parse()?;
+        let manifest = match publisher {
+            Publisher::Build => Some(request.manifest(&platforms, &tag, projects)?),
+            Publisher::Lambda => None,
+        };
+        Ok(Self {
+            image: image.name.clone(),
+            registry: registry.to_owned(),
+            repository: image.repository.clone(),
+            git_ref: input.git_ref,
+            commit: input.commit,
+            trigger: input.trigger,
+            publisher,
+            tag,
+            fixed_tags,
+            moving_tags,
+            tags_left_out,
+            platforms: planned,
+            manifest,
+            execution: execution.arn,
+            run,
+        })
+    }
+}
+
+fn choose<'a>(config: &'a Config, name: Option<&ImageName>) -> Result<&'a ImageConfig, PlanError> {
+    let problem = match (name, config.images()) {
+        (None, [image]) => return Ok(image),
+        (None, _) => "missing".to_owned(),
+        (Some(name), _) => match config.image(name) {
+            Some(image) => return Ok(image),
+            None => format!("unknown image {:?}", name.as_str()),
+        },
+    };
+    let known: Vec<&str> = config.images().iter().map(|image| image.name.as_str()).collect();
+    Err(PlanError::Image { problem, known: known.join(", ") })
+}
+
+fn check_platforms(platforms: &[Platform]) -> Result<(), PlanError> {
+    if platforms.is_empty() {
+        return Err(PlanError::Platforms("none, expected at least one".to_owned()));
+    }
+    let twice = platforms.iter().enumerate().find(|(index, platform)| {
+        platforms.iter().take(*index).any(|earlier| earlier == *platform)
+    });
+    match twice {
+        Some((_, platform)) => Err(PlanError::Platforms(format!("{platform} is named twice"))),
+        None => Ok(()),
+    }
+}
+
+/// What the builds of one run have in common.
+struct Request<'a> {
+    image: &'a ImageConfig,
+    execution: &'a Execution,
+    run: &'a Run,
+    source_version: Option<&'a str>,
+}
+
+impl Request<'_> {
+    fn platform(
+        &self,
+        platform: Platform,
+        tag: &ImageTag,
+        projects: &Projects,
+    ) -> Result<BuildRequest, PlanError> {
+        let mut environment = self.environment(tag);
+        environment.set(variable::IMAGE_ARCH, platform.architecture().image_name());
+        environment.set(variable::IMAGE_PLATFORM, platform);
+        environment.set(variable::IMAGE_CONTEXT, self.image.context.as_str());
+        environment.set(variable::IMAGE_DOCKERFILE, self.image.dockerfile.as_str());
+        let buildspec = self.image.buildspec.as_ref();
+        let project = projects.of(platform).to_owned();
+        self.build(platform.to_string(), project, buildspec, environment, 0)
+    }
+
+    fn manifest(
+        &self,
+        platforms: &[Platform],
+        tag: &ImageTag,
+        projects: &Projects,
+    ) -> Result<BuildRequest, PlanError> {
+        let sources = BuildRequest::sources(
+            platforms.iter().map(|platform| (platform.to_string(), Digest::of(b""))),
+        );
+        let sources_characters = variable::IMAGE_SOURCES.len() + sources.chars().count();
+        let environment = self.environment(tag);
+        let buildspec = self.image.manifest_buildspec.as_ref();
+        let project = projects.manifest.clone();
+        self.build("manifest".to_owned(), project, buildspec, environment, sources_characters)
+    }
+
+    fn environment(&self, tag: &ImageTag) -> Environment {
+        [
+            (variable::IMAGE_REPO_NAME, self.image.repository.as_str()),
+            (variable::IMAGE_TAG, tag.as_str()),
+            (variable::RUN, self.run.as_str()),
+            (variable::EXECUTION, &self.execution.arn),
+        ]
+        .into_iter()
+        .collect()
+    }
+
+    fn build(
+        &self,
+        target: String,
+        project: String,
+        buildspec: Option<&crate::SourcePath>,
+        environment: Environment,
+        sources_characters: usize,
+    ) -> Result<BuildRequest, PlanError> {
+        let characters = environment.characters() + sources_characters + TOKEN_CHARACTERS_MAX;
+        if characters > CHARACTERS_MAX {
+            return Err(PlanError::Environment { target, characters });
+        }
+        let (build, queue) = (self.image.build_timeout_minutes, self.image.queue_timeout_minutes);
+        Ok(BuildRequest {
+            target,
+            project,
+            source: self.image.source.clone(),
+            source_version: self.source_version.map(str::to_owned),
+            buildspec: buildspec.map(|path| path.as_str().to_owned()),
+            environment,
+            build_timeout_minutes: build,
+            queue_timeout_minutes: queue,
+            timeout_seconds: (build + queue) * 60 + TASK_MARGIN_SECONDS,
+            retries: self.image.retries,
+        })
+    }
+}
+
+impl BuildRequest {
+    /// The value of `IMAGE_SOURCES`: `<platform>=<digest>`, separated by spaces.
+    pub fn sources(images: impl IntoIterator<Item = (String, Digest)>) -> String {
+        let sources: Vec<String> =
+            images.into_iter().map(|(target, digest)| format!("{target}={digest}")).collect();
+        sources.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const TWO_IMAGES: &str = r#"
+        [[image]]
+        name = "api"
+        platforms = ["linux/amd64", "linux/arm64"]
+        tags = ["{sha7}", "{branch}", "latest"]
+        [[image]]
+        name = "web"
+        platforms = ["linux/amd64"]
+        publisher = "lambda"
+        "#;
+
+    fn plan(input: Value) -> Result<Plan, PlanError> {
+        let execution = Execution {
+            arn: "arn:aws:states:us-east-1:000000000000:execution:archweld:r1".to_owned(),
+            name: "r1".to_owned(),
+            start_time: "2026-11-23T10:00:00.000Z".to_owned(),
+        };
+        let projects = Projects {
+            amd64: "img-amd64".to_owned(),
+            arm64: "img-arm64".to_owned(),
+            manifest: "img-manifest".to_owned(),
+        };
+        let config = Config::parse(TWO_IMAGES).unwrap();
+        let input = ExecutionInput::parse(input)?;
+        Plan::new(&config, input, execution, "registry.example", &projects)
+    }
+
+    #[test]
+    fn each_platform_has_a_native_project_and_a_tag_of_the_run() {
+        let plan =
+            plan(json!({"image": "api", "platforms": ["linux/arm/v7", "linux/386"]})).unwrap();
+        let builds: Vec<_> = plan
+            .platforms
+            .iter()
+            .map(|planned| {
+                let environment = &planned.build.environment;
+                (
+                    planned.build.project.as_str(),
+                    environment.get(variable::IMAGE_TAG).unwrap(),
+                    environment.get(variable::IMAGE_ARCH).unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            builds,
+            [("img-arm64", "r1-arm32v7", "arm32v7"), ("img-amd64", "r1-i386", "i386")]
+        );
+    }
+
+    #[test]
+    fn tags_are_fixed_moving_or_left_out() {
+        let unknown = plan(json!({"image": "api"})).unwrap();
+        assert_eq!(unknown.moving_tags, ["latest".parse().unwrap()]);
+        assert_eq!(unknown.tags_left_out.len(), 2);
+
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let known =
+            plan(json!({"image": "api", "ref": "refs/heads/main", "commit": commit})).unwrap();
+        assert_eq!(known.fixed_tags, ["0123456".parse().unwrap()]);
+        assert_eq!(known.moving_tags, ["main".parse().unwrap(), "latest".parse().unwrap()]);
+        assert_eq!(known.platforms[0].build.source_version.as_deref(), Some(commit));
+    }
+
+    #[test]
+    fn a_manifest_build_is_planned_where_a_build_publishes() {
+        assert!(plan(json!({"image": "api"})).unwrap().manifest.is_some());
+        assert!(plan(json!({"image": "web"})).unwrap().manifest.is_none());
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_planned() {
+        let message = |input| plan(input).unwrap_err().to_string();
+        insta::assert_snapshot!(message(json!({})), @"execution input: image: missing, expected one of api, web");
+        insta::assert_snapshot!(message(json!({"image": "ap"})), @r#"execution input: image: unknown image "ap", expected one of api, web"#);
+        insta::assert_snapshot!(message(json!({"image": "api", "platforms": []})), @"execution input: platforms: none, expected at least one");
+        insta::assert_snapshot!(message(json!({"image": "api", "platforms": ["linux/arm64", "linux/arm64/v8"]})), @"execution input: platforms: linux/arm64 is named twice");
+    }
+
+    #[test]
+    fn an_environment_stays_below_the_bound() {
+        let plan = plan(json!({"image": "web", "ref": "b".repeat(255)}));
+        for planned in plan.unwrap().platforms {
+            let characters = planned.build.environment.characters() + TOKEN_CHARACTERS_MAX;
+            assert!(characters < CHARACTERS_MAX, "{characters}");
+        }
+    }
+}
