@@ -7,6 +7,7 @@ mod config;
 mod digest;
 mod environment;
 mod error;
+mod index;
 mod input;
 mod name;
 mod plan;
@@ -17,6 +18,7 @@ pub use config::{Config, ConfigError, ImageConfig, Publisher, SourcePath};
 pub use digest::{Digest, DigestError};
 pub use environment::{Environment, variable};
 pub use error::{ErrorName, Named};
+pub use index::{Index, IndexError, media_type};
 pub use input::{ExecutionInput, InputError, Trigger};
 pub use name::{Commit, GitRef, ImageName, NameError, RepositoryName, Run, Source, SourceKind};
 pub use plan::{

@@ -116,6 +116,8 @@ pub struct Built {
     pub digest: Digest,
     /// Its media type.
     pub media_type: String,
+    /// The size of the manifest or index itself, in bytes.
+    pub manifest_bytes: u64,
     /// The size of an image's layers and config as they are stored, in bytes; 0 for an index.
     pub size_bytes: u64,
 }
@@ -138,6 +140,9 @@ pub struct Published {
     pub media_type: String,
     /// The tags that point at it, the run's own first.
     pub tags: Vec<ImageTag>,
+    /// The fixed tags that an earlier run of the same source had set, and that stayed where they
+    /// were.
+    pub tags_kept: Vec<ImageTag>,
     /// The digest of each platform's image, in the order of the index's entries.
     pub platforms: Vec<PublishedPlatform>,
 }

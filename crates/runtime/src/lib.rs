@@ -1,1 +1,13 @@
 //! Lambda start-up shared by every function.
+//!
+//! Start-up time is a feature: the SDK's configuration is read from the variables that Lambda
+//! itself sets, with no further chain of providers, and nothing waits for TLS before the first
+//! poll.
+
+mod call;
+mod config;
+mod serve;
+
+pub use call::CallError;
+pub use config::{StartError, sdk_config, variable};
+pub use serve::{Malformed, parse, serve};

@@ -1,0 +1,108 @@
+//! CodeBuild's `CodeBuild Build State Change` event, as far as it matters here.
+//!
+//! Every field that a captured event was seen without is optional.
+
+use archweld_model::{Environment, TimingSeconds};
+use serde::Deserialize;
+
+/// The event.
+#[derive(Debug, Clone, Deserialize)]
+pub struct BuildEvent {
+    /// What happened.
+    pub detail: Detail,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Detail {
+    /// The status of the build, such as `SUCCEEDED`.
+    pub build_status: String,
+    /// The ARN of the build.
+    pub build_id: String,
+    /// More about the build.
+    #[serde(default)]
+    pub additional_information: Option<AdditionalInformation>,
+}
+
+/// More about the build.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AdditionalInformation {
+    environment: Option<BuildEnvironment>,
+    logs: Option<Logs>,
+    phases: Option<Vec<Phase>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct BuildEnvironment {
+    environment_variables: Option<Vec<Variable>>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Variable {
+    name: String,
+    value: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Logs {
+    deep_link: Option<String>,
+}
+
+/// A phase of the build.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Phase {
+    /// Such as `BUILD`.
+    pub phase_type: String,
+    /// Such as `FAILED`; missing for the last phase.
+    pub phase_status: Option<String>,
+    /// `CODE: message` strings; a clean phase often has `: `.
+    pub phase_context: Option<Vec<String>>,
+    duration_in_seconds: Option<f64>,
+}
+
+impl Detail {
+    /// The build's identity as the API has it: `<project>:<uuid>`.
+    pub fn build_id(&self) -> &str {
+        self.build_id.rsplit_once(":build/").map_or(&self.build_id, |(_, id)| id)
+    }
+
+    /// The environment variables that the build was started with.
+    pub fn environment(&self) -> Environment {
+        let variables = self
+            .additional_information
+            .as_ref()
+            .and_then(|information| information.environment.as_ref())
+            .and_then(|environment| environment.environment_variables.as_deref())
+            .unwrap_or_default();
+        variables
+            .iter()
+            .filter_map(|variable| Some((&*variable.name, variable.value.as_deref()?)))
+            .collect()
+    }
+
+    /// Where the build's log can be read.
+    pub fn log(&self) -> Option<&str> {
+        self.additional_information.as_ref()?.logs.as_ref()?.deep_link.as_deref()
+    }
+
+    /// The phases so far.
+    pub fn phases(&self) -> &[Phase] {
+        self.additional_information
+            .as_ref()
+            .and_then(|information| information.phases.as_deref())
+            .unwrap_or_default()
+    }
+
+    /// How long each phase took.
+    pub fn timing(&self) -> TimingSeconds {
+        self.phases()
+            .iter()
+            .filter_map(|phase| Some((phase.phase_type.clone(), phase.duration_in_seconds?)))
+            .collect()
+    }
+}
