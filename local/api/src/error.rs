@@ -38,6 +38,38 @@ impl ApiError {
     /// Reads an operation's input. The error names the field and what was expected of it; `code`
     /// is the service's name for such an error.
     pub fn parse_input<T: DeserializeOwned>(code: &str, input: Value) -> Result<T, Self> {
-        serde_json::from_value(input).map_err(|error| Self::client(code, error.to_string()))
+        serde_path_to_error::deserialize(input).map_err(|error| {
+            let path = error.path().to_string();
+            let error = error.into_inner();
+            // A missing or unknown field of the input itself is named by the error alone.
+            match path.as_str() {
+                "." => Self::client(code, error.to_string()),
+                path => Self::client(code, format!("{path}: {error}")),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only parsed")]
+    struct Input {
+        names: Vec<String>,
+    }
+
+    #[test]
+    fn a_wrong_input_is_told_by_field() {
+        let wrong = |input| ApiError::parse_input::<Input>("Wrong", input).unwrap_err().message;
+        assert_eq!(
+            wrong(json!({"names": ["a", 5]})),
+            "names[1]: invalid type: integer `5`, expected a string"
+        );
+        assert_eq!(wrong(json!({})), "missing field `names`");
     }
 }

@@ -56,7 +56,8 @@ impl Host {
 
     /// The time now.
     pub fn now(&self) -> Timestamp {
-        let elapsed = SignedDuration::try_from(self.started.elapsed()).unwrap_or(SignedDuration::MAX);
+        let elapsed =
+            SignedDuration::try_from(self.started.elapsed()).unwrap_or(SignedDuration::MAX);
         self.origin.saturating_add(elapsed).unwrap_or(Timestamp::MAX)
     }
 

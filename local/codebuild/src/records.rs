@@ -1,0 +1,80 @@
+//! The records of builds in the state folder: one JSON file a build, as `BatchGetBuilds` shows it.
+
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::build::Build;
+use crate::error::OpenError;
+
+/// Where records are kept, if they are.
+pub(crate) struct Records {
+    folder: Option<PathBuf>,
+}
+
+impl Records {
+    pub(crate) fn open(folder: Option<&Path>) -> Result<Self, OpenError> {
+        let folder = folder.map(|folder| make_folder(folder.join("builds"))).transpose()?;
+        Ok(Self { folder })
+    }
+
+    /// All records, oldest first.
+    pub(crate) fn load(&self) -> Result<Vec<Build>, OpenError> {
+        let Some(folder) = &self.folder else { return Ok(Vec::new()) };
+        let unusable = |source| OpenError::Folder { path: folder.clone(), source };
+        let mut builds = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(unusable)? {
+            let path = entry.map_err(unusable)?.path();
+            // Other names are what a crash left of a file that was being written.
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let bytes = std::fs::read(&path)
+                .map_err(|source| OpenError::Folder { path: path.clone(), source })?;
+            let build: Build = serde_json::from_slice(&bytes)
+                .map_err(|source| OpenError::Record { path, source })?;
+            builds.push(build);
+        }
+        builds.sort_by(|left, right| {
+            let key = |build: &Build| (build.start_time, build.build_number);
+            key(left).cmp(&key(right)).then_with(|| left.id.cmp(&right.id))
+        });
+        Ok(builds)
+    }
+
+    /// Keeps a record. A failure costs the history of one build, so it is only logged.
+    pub(crate) fn save(&self, build: &Build) {
+        let Some(folder) = &self.folder else { return };
+        if let Err(error) = write(folder, build) {
+            tracing::warn!(build.id = build.id, %error, "could not keep the record of a build");
+        }
+    }
+
+    pub(crate) fn remove(&self, build: &Build) {
+        let Some(folder) = &self.folder else { return };
+        if let Err(error) = std::fs::remove_file(path(folder, build)) {
+            tracing::warn!(build.id = build.id, %error, "could not remove the record of a build");
+        }
+    }
+}
+
+fn path(folder: &Path, build: &Build) -> PathBuf {
+    folder.join(format!("{}.json", build.uuid()))
+}
+
+/// Whole or not at all: a reader never sees half a record. Only the user may read it, since a
+/// build's variables may be secret.
+fn write(folder: &Path, build: &Build) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().suffix(".new").tempfile_in(folder)?;
+    file.write_all(&serde_json::to_vec_pretty(build)?)?;
+    file.persist(path(folder, build))?;
+    Ok(())
+}
+
+/// Makes a folder that only the user may enter, unless it is there.
+pub(crate) fn make_folder(path: PathBuf) -> Result<PathBuf, OpenError> {
+    match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(OpenError::Folder { path, source }),
+    }
+}
