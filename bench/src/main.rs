@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     time::{Duration, Instant},
@@ -17,8 +17,7 @@ use flate2::{Compression, write::DeflateEncoder};
 use serde_json::Value;
 
 const BASELINE: &str = "hello-lambda";
-const FUNCTIONS: [&str; 5] =
-    ["plan-build", "start-build", "build-events", "publish", "reconcile"];
+const FUNCTIONS: [&str; 5] = ["plan-build", "start-build", "build-events", "publish", "reconcile"];
 
 /// Measures the functions' start-up, memory and size beside a bare function's.
 #[derive(Parser)]
@@ -85,7 +84,9 @@ fn bench(arguments: &Arguments) -> Result<String, Error> {
     for _ in 0..arguments.rounds {
         for sample in &mut samples {
             let started = start(&arguments.functions, sample.name)?;
-            sample.micros.push(u64::try_from(started.to_first_poll.as_micros()).unwrap_or(u64::MAX));
+            sample
+                .micros
+                .push(u64::try_from(started.to_first_poll.as_micros()).unwrap_or(u64::MAX));
             sample.kilobytes.push(started.peak_kilobytes);
         }
     }
@@ -145,7 +146,12 @@ fn start(folder: &Path, name: &str) -> Result<Started, Error> {
     Ok(Started { to_first_poll, peak_kilobytes: peak_kilobytes? })
 }
 
-fn wait_for_poll(listener: &TcpListener, child: &mut Child, name: &str) -> Result<(), Error> {
+/// The connection of the poll, which the function waits on until it is dropped.
+fn wait_for_poll(
+    listener: &TcpListener,
+    child: &mut Child,
+    name: &str,
+) -> Result<TcpStream, Error> {
     let no_poll = || Error::NoPoll { name: name.to_owned() };
     listener.set_nonblocking(true)?;
     let mut connection = loop {
@@ -164,7 +170,7 @@ fn wait_for_poll(listener: &TcpListener, child: &mut Child, name: &str) -> Resul
     let mut request = [0; 64];
     let read = connection.read(&mut request)?;
     let next = b"GET /2018-06-01/runtime/invocation/next";
-    if request[..read].starts_with(next) { Ok(()) } else { Err(no_poll()) }
+    if request[..read].starts_with(next) { Ok(connection) } else { Err(no_poll()) }
 }
 
 /// The most memory that the process has had resident, as Linux counts it.
@@ -181,8 +187,7 @@ fn peak_kilobytes(child: &Child) -> Result<u64, Error> {
 
 /// The size of the binary as a zip file compresses it.
 fn zipped_bytes(path: &Path) -> Result<u64, Error> {
-    let binary =
-        fs::read(path).map_err(|error| Error::Start { path: path.to_owned(), error })?;
+    let binary = fs::read(path).map_err(|error| Error::Start { path: path.to_owned(), error })?;
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(&binary)?;
     Ok(encoder.finish()?.len() as u64)
@@ -193,8 +198,8 @@ fn own_time(runs: &[PathBuf]) -> Result<String, Error> {
     let mut own = Vec::new();
     let mut wall = Vec::new();
     for path in runs {
-        let text = fs::read_to_string(path)
-            .map_err(|error| Error::Read { path: path.clone(), error })?;
+        let text =
+            fs::read_to_string(path).map_err(|error| Error::Read { path: path.clone(), error })?;
         let summary: Value = text
             .lines()
             .last()

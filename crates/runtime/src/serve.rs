@@ -1,11 +1,12 @@
 //! From the Runtime API to a function's `handle`, and its errors back.
 
-use std::future::Future;
+use std::{env, future::Future};
 
 use archweld_model::{ErrorName, Named};
-use lambda_runtime::{Diagnostic, LambdaEvent, service_fn, tracing};
+use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use tracing::level_filters::LevelFilter;
 
 /// A payload that a function does not understand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,13 +46,29 @@ where
     E: Named,
     F: Future<Output = Result<O, E>>,
 {
-    tracing::init_default_subscriber();
+    log();
     let invoke = async |event: LambdaEvent<Value>| -> Result<O, Diagnostic> {
         let input = parse(event.payload).map_err(|error| diagnose(&error))?;
         handle(input).await.map_err(|error| diagnose(&error))
     };
     let invoke = &invoke;
     lambda_runtime::run(service_fn(move |event| async move { invoke(event).await })).await
+}
+
+/// Logs as Lambda's logging controls say
+/// (<https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html>).
+/// `lambda_runtime`'s own subscriber would also link a regular-expression engine.
+fn log() {
+    let level = env::var("AWS_LAMBDA_LOG_LEVEL").ok().and_then(|level| level.parse().ok());
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level.unwrap_or(LevelFilter::INFO))
+        .with_target(false)
+        .without_time();
+    if env::var("AWS_LAMBDA_LOG_FORMAT").is_ok_and(|format| format == "JSON") {
+        subscriber.json().flatten_event(true).init();
+    } else {
+        subscriber.with_ansi(false).init();
+    }
 }
 
 fn diagnose(error: &impl Named) -> Diagnostic {
