@@ -1,1 +1,22 @@
-//! Step Functions on one machine: executions, their histories and task tokens.
+//! Step Functions on one machine: state machines, executions, their histories and task tokens.
+//!
+//! The states language itself is [`archweld_states`]: a pure interpreter. Here one dispatcher, a
+//! task of its own, owns each execution: it feeds the interpreter, sets timers, runs tasks
+//! through [`Integrations`] and keeps the journal. [`StepFunctions`] is the handle to all of it.
+//!
+//! Standard workflows only. Express workflows, activities, versions, aliases, distributed Map
+//! runs and redrive are not served.
+
+mod dispatcher;
+mod error;
+mod integrations;
+mod journal;
+mod operations;
+mod page;
+mod record;
+mod service;
+
+pub use error::{CreateStateMachineError, OpenError};
+pub use integrations::{Integrations, LambdaResponse};
+pub use record::Status;
+pub use service::{Notice, StateMachineSettings, StepFunctions};

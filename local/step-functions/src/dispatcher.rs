@@ -1,0 +1,212 @@
+//! The one task that owns an execution while it runs.
+//!
+//! It alone feeds the interpreter. Whatever happens outside (an answer of a service, a task token
+//! sent back, a stop) is a [`Message`] to it, so all of that is in one order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use archweld_states::{Effect, Execution, Input, Task, TaskId, TimerId};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::Notice;
+use crate::integrations::{self, Origin};
+use crate::journal::Journal;
+use crate::record::StateMachine;
+use crate::service::Service;
+
+/// Messages that may wait for a dispatcher; whoever sends more waits.
+pub(crate) const MESSAGES_WAITING_MAX: usize = 64;
+
+/// Tokio's timers end at about two years, a task's default time-out is three: a long wait is made
+/// of several.
+const WAIT_MAX: Duration = Duration::from_hours(24);
+
+/// What a dispatcher is told.
+pub(crate) enum Message {
+    /// What came of a task that was run.
+    Outcome(Input),
+    /// What was sent with a task's token; the answer is whether the task was still open.
+    Token { task: TaskId, input: Input, was_open: oneshot::Sender<bool> },
+    /// `StopExecution`; answered when it has stopped.
+    Stop { input: Input, stopped: oneshot::Sender<()> },
+}
+
+pub(crate) struct Dispatcher {
+    service: Arc<Service>,
+    /// Of the execution's record.
+    number: u64,
+    execution_arn: Arc<str>,
+    state_machine: Arc<StateMachine>,
+    execution: Execution,
+    /// None in memory, and once it could not be written.
+    journal: Option<Journal>,
+    sender: mpsc::Sender<Message>,
+    messages: mpsc::Receiver<Message>,
+    timers: BTreeMap<TimerId, Timestamp>,
+    /// Inputs that follow from effects.
+    inputs: VecDeque<Input>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        service: Arc<Service>,
+        number: u64,
+        execution_arn: &str,
+        state_machine: Arc<StateMachine>,
+        execution: Execution,
+        journal: Option<Journal>,
+    ) -> Self {
+        let (sender, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
+        Self {
+            service,
+            number,
+            execution_arn: execution_arn.into(),
+            state_machine,
+            execution,
+            journal,
+            sender,
+            messages,
+            timers: BTreeMap::new(),
+            inputs: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn sender(&self) -> mpsc::Sender<Message> {
+        self.sender.clone()
+    }
+
+    /// Runs the execution to its end, or until the service stops.
+    pub(crate) async fn run(mut self, started: Timestamp) {
+        self.step(Input::Start, started);
+        loop {
+            while self.execution.is_running()
+                && let Some(input) = self.inputs.pop_front()
+            {
+                self.receive(input);
+            }
+            if !self.execution.is_running() {
+                return;
+            }
+            let timer = self.timers.iter().map(|(timer, at)| (*at, *timer)).min();
+            tokio::select! {
+                biased;
+                () = self.service.stop.cancelled() => return,
+                Some(message) = self.messages.recv() => self.on_message(message),
+                Some(timer) = due(&self.service, timer) => {
+                    self.timers.remove(&timer);
+                    self.receive(Input::TimerFired { timer });
+                }
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        // Whoever waits for an answer may have hung up; what it sent stands.
+        match message {
+            // Of a closed task nobody wants to know any more, and the journal is spared it.
+            Message::Outcome(input) => {
+                if task_of(&input).is_some_and(|task| self.execution.is_open(task)) {
+                    self.receive(input);
+                }
+            }
+            Message::Token { task, input, was_open } => {
+                let is_open = self.execution.is_open(task);
+                if is_open {
+                    self.receive(input);
+                }
+                let _ = was_open.send(is_open);
+            }
+            Message::Stop { input, stopped } => {
+                self.receive(input);
+                let _ = stopped.send(());
+            }
+        }
+    }
+
+    /// Takes an input that happens now.
+    fn receive(&mut self, input: Input) {
+        let now = self.service.host.now();
+        if let Some(journal) = &mut self.journal
+            && let Err(error) = journal.append(&input, now)
+        {
+            // A journal with a gap would replay to something else: what it has is kept as it is.
+            tracing::error!(
+                execution.name = &*self.execution_arn,
+                error = &error as &dyn std::error::Error,
+                "an execution's journal could not be written and ends here"
+            );
+            self.journal = None;
+        }
+        self.step(input, now);
+    }
+
+    fn step(&mut self, input: Input, now: Timestamp) {
+        let effects = self.execution.step(input, now);
+        let ended = self.service.note(self.number, &effects, now);
+        for effect in effects {
+            match effect {
+                Effect::Record(event) => {
+                    let execution_arn = self.execution_arn.clone();
+                    self.service.notify(|| Notice::History { execution_arn, event });
+                }
+                Effect::Schedule(task) => self.schedule(task),
+                Effect::SetTimer { timer, at } => {
+                    self.timers.insert(timer, at);
+                }
+                Effect::ClearTimer { timer } => {
+                    self.timers.remove(&timer);
+                }
+                // What runs for the task goes on, as on AWS; its token has been closed.
+                Effect::Cancel { .. } => {}
+                Effect::Finish(_) => {}
+            }
+        }
+        if let Some(event) = ended {
+            let execution_arn = self.execution_arn.clone();
+            let status = event.status;
+            (self.service.events)(event.event);
+            self.service.notify(|| Notice::Ended { execution_arn, status });
+        }
+    }
+
+    fn schedule(&mut self, task: Task) {
+        self.inputs.push_back(Input::TaskStarted { task: task.task });
+        let service = self.service.clone();
+        let sender = self.sender.clone();
+        let execution_arn = self.execution_arn.clone();
+        let state_machine = self.state_machine.clone();
+        self.service.tasks.spawn(async move {
+            let origin =
+                Origin { execution_arn: &execution_arn, state_machine_arn: &state_machine.arn };
+            let run = integrations::run(task, &*service.integrations, &service.host, origin);
+            tokio::select! {
+                biased;
+                () = service.stop.cancelled() => {}
+                // The execution may have ended meanwhile.
+                input = run => { let _ = sender.send(Message::Outcome(input)).await; }
+            }
+        });
+    }
+}
+
+fn task_of(input: &Input) -> Option<TaskId> {
+    match input {
+        Input::TaskSubmitted { task, .. }
+        | Input::TaskSucceeded { task, .. }
+        | Input::TaskFailed { task, .. } => Some(*task),
+        _ => None,
+    }
+}
+
+/// Waits for a timer; none where there is none to wait for.
+async fn due(service: &Service, timer: Option<(Timestamp, TimerId)>) -> Option<TimerId> {
+    let (at, timer) = timer?;
+    while service.host.now() < at {
+        sleep_until(service.host.instant(at).min(Instant::now() + WAIT_MAX)).await;
+    }
+    Some(timer)
+}

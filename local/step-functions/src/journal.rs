@@ -1,0 +1,314 @@
+//! Executions on disk: one append-only file each.
+//!
+//! A file is lines of JSON: first what the execution started from, then every input of the
+//! interpreter with its time. The interpreter is pure, so this is enough to have the execution
+//! again, history and all. Lines are not forced to the disk one by one: a crash of this process
+//! loses nothing, a crash of the machine may lose the last lines, and a torn last line is dropped.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use archweld_states::{Definition, Execution, Input, Start, TaskId, TimerId};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Record, StateMachine};
+
+/// The version of the format; another one is not read.
+const FORMAT: u32 = 1;
+
+/// The end of a journal's file name.
+const EXTENSION: &str = "jsonl";
+
+/// The first line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Head {
+    format: u32,
+    pub(crate) execution_arn: String,
+    pub(crate) execution_name: String,
+    /// When it started: the time of [`Input::Start`], which has no line of its own.
+    pub(crate) started: Timestamp,
+    pub(crate) seed: u64,
+    /// The input's text.
+    pub(crate) input: String,
+    state_machine_arn: String,
+    state_machine_name: String,
+    state_machine_created: Timestamp,
+    role_arn: String,
+    definition: String,
+}
+
+impl Head {
+    pub(crate) fn new(
+        state_machine: &StateMachine,
+        execution_arn: String,
+        execution_name: String,
+        started: Timestamp,
+        seed: u64,
+        input: String,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            execution_arn,
+            execution_name,
+            started,
+            seed,
+            input,
+            state_machine_arn: state_machine.arn.clone(),
+            state_machine_name: state_machine.name.clone(),
+            state_machine_created: state_machine.created,
+            role_arn: state_machine.role_arn.clone(),
+            definition: state_machine.text.clone(),
+        }
+    }
+
+    /// The execution as it was before it began.
+    pub(crate) fn begin(
+        &self,
+        state_machine: &Arc<StateMachine>,
+    ) -> Result<(Record, Execution), serde_json::Error> {
+        let start = Start {
+            execution_arn: self.execution_arn.clone(),
+            execution_name: self.execution_name.clone(),
+            role_arn: state_machine.role_arn.clone(),
+            state_machine_arn: state_machine.arn.clone(),
+            state_machine_name: state_machine.name.clone(),
+            input: serde_json::from_str(&self.input)?,
+            seed: self.seed,
+        };
+        let record = Record {
+            arn: self.execution_arn.clone(),
+            name: self.execution_name.clone(),
+            state_machine: state_machine.clone(),
+            input: self.input.clone(),
+            started: self.started,
+            history: Vec::new(),
+            tokens: Vec::new(),
+            end: None,
+            dispatcher: None,
+        };
+        Ok((record, Execution::new(state_machine.definition.clone(), start)))
+    }
+
+    fn state_machine(&self) -> Result<StateMachine, ReadError> {
+        let definition = Definition::parse(&self.definition)
+            .map_err(|errors| ReadError::Definition(errors.to_string()))?;
+        Ok(StateMachine {
+            arn: self.state_machine_arn.clone(),
+            name: self.state_machine_name.clone(),
+            role_arn: self.role_arn.clone(),
+            text: self.definition.clone(),
+            definition: Arc::new(definition),
+            created: self.state_machine_created,
+        })
+    }
+
+    fn is_of(&self, state_machine: &StateMachine) -> bool {
+        self.state_machine_arn == state_machine.arn
+            && self.state_machine_created == state_machine.created
+            && self.role_arn == state_machine.role_arn
+            && self.definition == state_machine.text
+    }
+}
+
+/// Every other line.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    at: Timestamp,
+    #[serde(with = "InputForm")]
+    input: Input,
+}
+
+/// How an input is written.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Input", tag = "type")]
+enum InputForm {
+    Start,
+    TaskStarted {
+        #[serde(with = "TaskIdForm")]
+        task: TaskId,
+    },
+    TaskSubmitted {
+        #[serde(with = "TaskIdForm")]
+        task: TaskId,
+        output: serde_json::Value,
+    },
+    TaskSucceeded {
+        #[serde(with = "TaskIdForm")]
+        task: TaskId,
+        output: serde_json::Value,
+    },
+    TaskFailed {
+        #[serde(with = "TaskIdForm")]
+        task: TaskId,
+        error: String,
+        cause: String,
+    },
+    TaskHeartbeat {
+        #[serde(with = "TaskIdForm")]
+        task: TaskId,
+    },
+    TimerFired {
+        #[serde(with = "TimerIdForm")]
+        timer: TimerId,
+    },
+    Stop {
+        error: Option<String>,
+        cause: Option<String>,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "TaskId")]
+struct TaskIdForm(u64);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "TimerId")]
+struct TimerIdForm(u64);
+
+/// The folder that executions are kept in. The files are numbered in the order of their starts.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn open(state: &Path) -> io::Result<Self> {
+        let folder = state.join("executions");
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self(folder))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The numbers of its journals, in order.
+    pub(crate) fn numbers(&self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in std::fs::read_dir(&self.0)? {
+            let name = entry?.file_name();
+            let number: Option<u64> = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(EXTENSION)?.strip_suffix('.')?.parse().ok());
+            numbers.extend(number);
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Starts a journal.
+    pub(crate) fn create(&self, number: u64, head: &Head) -> io::Result<Journal> {
+        let path = self.file(number);
+        let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
+        let mut journal = Journal { file };
+        match journal.write(head) {
+            Ok(()) => Ok(journal),
+            Err(error) => {
+                // The number is free again; a file that stays is removed on the next opening.
+                let _ = std::fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets a journal.
+    pub(crate) fn remove(&self, number: u64) -> io::Result<()> {
+        std::fs::remove_file(self.file(number))
+    }
+
+    /// Reads an execution back. `known` saves definitions from being parsed once an execution.
+    pub(crate) fn read(
+        &self,
+        number: u64,
+        known: &mut Vec<Arc<StateMachine>>,
+    ) -> Result<Replayed, ReadError> {
+        let path = self.file(number);
+        let bytes = std::fs::read(&path)?;
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let mut lines = bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate();
+        let (_, head) = lines.next().ok_or(ReadError::Empty)?;
+        let head: Head = read_line(1, head)?;
+        if head.format != FORMAT {
+            return Err(ReadError::Format(head.format));
+        }
+        let state_machine = match known.iter().find(|known| head.is_of(known)) {
+            Some(known) => known.clone(),
+            None => {
+                let state_machine = Arc::new(head.state_machine()?);
+                known.push(state_machine.clone());
+                state_machine
+            }
+        };
+        let (mut record, mut execution) =
+            head.begin(&state_machine).map_err(|source| ReadError::Line { line: 1, source })?;
+        let mut step = |input, at| {
+            for effect in execution.step(input, at) {
+                record.note(&effect, at);
+            }
+        };
+        step(Input::Start, head.started);
+        for (index, line) in lines {
+            let Line { at, input } = read_line(index + 1, line)?;
+            step(input, at);
+        }
+        let journal = match record.end {
+            Some(_) => None,
+            None => {
+                let file = OpenOptions::new().append(true).open(&path)?;
+                file.set_len(u64::try_from(whole).unwrap_or(u64::MAX))?;
+                Some(Journal { file })
+            }
+        };
+        Ok(Replayed { record, execution, journal })
+    }
+
+    fn file(&self, number: u64) -> PathBuf {
+        self.0.join(format!("{number:08}.{EXTENSION}"))
+    }
+}
+
+/// An execution that was read back.
+pub(crate) struct Replayed {
+    pub(crate) record: Record,
+    pub(crate) execution: Execution,
+    /// The open journal of an execution that is not over.
+    pub(crate) journal: Option<Journal>,
+}
+
+/// Why a journal could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("read the file")]
+    Io(#[from] io::Error),
+    #[error("no whole line: it never started")]
+    Empty,
+    #[error("format {0}, expected {FORMAT}")]
+    Format(u32),
+    #[error("line {line}")]
+    Line { line: usize, source: serde_json::Error },
+    #[error("a definition that is not supported any more: {0}")]
+    Definition(String),
+}
+
+fn read_line<T: serde::de::DeserializeOwned>(line: usize, text: &[u8]) -> Result<T, ReadError> {
+    serde_json::from_slice(text).map_err(|source| ReadError::Line { line, source })
+}
+
+/// The journal of one execution, to be written.
+pub(crate) struct Journal {
+    file: File,
+}
+
+impl Journal {
+    pub(crate) fn append(&mut self, input: &Input, at: Timestamp) -> io::Result<()> {
+        self.write(&Line { at, input: input.clone() })
+    }
+
+    /// One call of the operating system, so that no other line can come between.
+    fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        self.file.write_all(&text)
+    }
+}
