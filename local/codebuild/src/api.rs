@@ -259,7 +259,10 @@ impl StartBuild {
         Ok(NewBuild {
             project_name: project.name.clone(),
             source,
-            source_version: self.source_version.or_else(|| project.source_version.clone()),
+            source_version: self
+                .source_version
+                .or_else(|| project.source_version.clone())
+                .filter(|version| !version.is_empty()),
             environment,
             service_role: self.service_role_override.or_else(|| project.service_role.clone()),
             timeout_in_minutes: minutes,

@@ -1,7 +1,7 @@
 //! The seam between the service and whatever does a build's work.
 //!
 //! The service owns the queue, the time-outs, the record and the events; a [`Worker`] does the
-//! phases from `DOWNLOAD_SOURCE` to `FINALIZING` and reports on them. `Shell`
+//! phases from `DOWNLOAD_SOURCE` to `FINALIZING` and reports on them. [`Shell`](crate::Shell)
 //! runs the buildspec for real; a simulated worker runs under virtual time and needs no process.
 
 use std::fmt;
