@@ -12,7 +12,7 @@ use archweld_lambda::{
 };
 use archweld_local_api::{ApiError, Host};
 use bytes::Bytes;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
 /// What `cargo` built from `examples/probe.rs`, beside this test's own executable.
@@ -63,8 +63,10 @@ fn pid(pid: u32) -> Pid {
     Pid::from_raw(pid.try_into().unwrap()).unwrap()
 }
 
-fn group_is_gone(leader: u32) -> bool {
-    test_kill_process_group(pid(leader)).is_err()
+/// Whether a process is gone, or only its parent has not heard of it.
+fn is_dead(process: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    status.is_ok_and(|status| status.contains(") Z ")) || test_kill_process(pid(process)).is_err()
 }
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -183,7 +185,7 @@ async fn a_function_out_of_time_is_killed_and_the_next_call_has_a_new_instance()
     assert!(message.ends_with(" Error: Task timed out after 0.50 seconds"), "{message}");
     assert_eq!(lambda.children("probe"), BTreeSet::new());
     let first_pid = u32::try_from(first["pid"].as_u64().unwrap()).unwrap();
-    assert!(group_is_gone(first_pid));
+    assert!(is_dead(first_pid));
     let second = invoke(&lambda, json!({ "do": "context" })).await.unwrap().unwrap();
     assert_ne!(first["pid"], second["pid"]);
     lambda.shutdown().await;
@@ -207,10 +209,7 @@ async fn an_instance_that_died_while_idle_is_replaced_unseen() {
     invoke(&lambda, json!({})).await.unwrap().unwrap();
     let dead = lambda.children("probe").pop_first().unwrap();
     kill_process(pid(dead), Signal::KILL).unwrap();
-    // Dead, and not waited for by its parent.
-    let is_dead =
-        || std::fs::read_to_string(format!("/proc/{dead}/stat")).unwrap().contains(") Z ");
-    until("the instance's death", is_dead).await;
+    until("the instance's death", || is_dead(dead)).await;
     let context = invoke(&lambda, json!({ "do": "context" })).await.unwrap().unwrap();
     assert_ne!(context["pid"], dead);
     assert_eq!(lambda.children("probe").len(), 1);
@@ -307,9 +306,9 @@ async fn shutdown_ends_every_process_of_every_group_within_a_second() {
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     busy.await.unwrap().unwrap_err();
     for child in children {
-        until("the group's end", || group_is_gone(child)).await;
+        until("the child's end", || is_dead(child)).await;
     }
-    until("the grandchild's end", || test_kill_process(pid(deaf)).is_err()).await;
+    until("the grandchild's end", || is_dead(deaf)).await;
     assert_eq!(lambda.children("probe"), BTreeSet::new());
     assert_eq!(invoke(&lambda, json!({})).await.unwrap_err().code, "ServiceException");
 }
@@ -325,6 +324,6 @@ async fn dropping_the_last_handle_kills_idle_and_busy_instances() {
     assert_eq!(children.len(), 2);
     drop(lambda);
     for child in children {
-        until("the group's end", || group_is_gone(child)).await;
+        until("the child's end", || is_dead(child)).await;
     }
 }
