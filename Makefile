@@ -1,0 +1,78 @@
+# What a person and CI do here; `make` prints it. Whatever is installed on the way is announced first.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# How the binaries of `run`, `up` and `e2e` are built: `quick` to build, or `release` as deployed.
+PROFILE ?= quick
+# Further arguments of `archweld run`, `archweld up` or the tests.
+ARGS ?=
+
+FUNCTIONS := plan-build start-build build-events publish reconcile
+BIN := target/$(PROFILE)
+EXAMPLE := --config example/archweld.toml --source example
+VENV := $(CURDIR)/.archweld/venv
+# Builds log in to the registry with `aws`: the machine's, or else the one from PyPI.
+AWS := $(shell command -v aws)
+export PATH := $(PATH):$(VENV)/bin
+
+.PHONY: help
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'ARGS="…" passes further arguments, PROFILE=release builds as deployed.'
+
+.PHONY: run
+run: binaries $(if $(AWS),,tools) ## Build the example for two platforms on this machine and publish it
+	@scripts/with-engine bash -c 'scripts/base-images && exec $(BIN)/archweld run $(EXAMPLE) $(ARGS)'
+
+.PHONY: up
+up: binaries $(if $(AWS),,tools) ## Keep the local cloud running, for the AWS CLI, SDKs and Docker
+	@scripts/with-engine bash -c 'scripts/base-images && exec $(BIN)/archweld up $(EXAMPLE) $(ARGS)'
+
+.PHONY: test
+test: export PATH := $(VENV)/bin:$(PATH)
+test: tools ## Run the unit and integration tests
+	@cargo nextest --version >/dev/null 2>&1 || \
+	  { echo 'installing cargo-nextest from crates.io (some minutes, once)' >&2; cargo install --locked cargo-nextest; }
+	cargo nextest run --workspace $(ARGS)
+
+.PHONY: e2e
+e2e: binaries tools ## Run the end-to-end tests with a real Docker engine
+	@scripts/install skopeo=skopeo
+	@scripts/with-engine bash -c 'scripts/base-images && ARCHWELD=$(CURDIR)/$(BIN)/archweld exec $(VENV)/bin/python -m unittest discover --verbose --start-directory tests/e2e $(ARGS)'
+
+.PHONY: lint
+lint: tools ## Check formatting, lints, documentation, the template and the scripts
+	@scripts/install shellcheck=shellcheck
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --document-private-items
+	$(VENV)/bin/cfn-lint infra/template.yaml
+	shellcheck scripts/{with-engine,base-images,install,python-tools} .ci/run example/hello
+
+.PHONY: build
+build: ## Build the functions as they are deployed
+	cargo build --release $(FUNCTIONS:%=--package %)
+
+.PHONY: clean
+clean: ## Remove what was built, installed and stored here
+	@[[ ! -e .archweld/engine/dockerd.pid ]] || { echo 'the Docker engine in .archweld/engine is running' >&2; exit 1; }
+	rm -rf .archweld
+	cargo clean
+
+.PHONY: ci
+ci: ## Do all that CI does
+	$(MAKE) lint
+	$(MAKE) test
+	$(MAKE) e2e PROFILE=release
+
+.PHONY: binaries
+binaries:
+	@echo 'building archweld and its functions ($(BIN))'
+	@cargo build --quiet --profile $(PROFILE) --package archweld $(FUNCTIONS:%=--package %)
+
+.PHONY: tools
+tools:
+	@scripts/python-tools
