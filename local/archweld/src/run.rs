@@ -1,0 +1,204 @@
+//! `archweld run`: one execution, from the source tree to the published image.
+
+use std::{
+    io::{self, Write as _},
+    time::Instant,
+};
+
+use archweld_cloud::Cloud;
+use archweld_model::{Config, ExecutionInput, ImageName, PlanError, Published, Trigger};
+use archweld_step_functions::Status;
+use serde_json::{Value, json};
+
+use crate::{
+    arguments::Run,
+    deployment::Deployment,
+    error::Error,
+    progress::{Progress, milliseconds},
+    source::Source,
+    watch::{Heard, Watch},
+};
+
+/// Runs one execution to its end.
+///
+/// # Errors
+/// When nothing was published.
+pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
+    let began = Instant::now();
+    let deployment = Deployment::read(&arguments.project)?;
+    check_image(&deployment.config, arguments.image.as_ref())?;
+    let folder = deployment.folder.to_string_lossy().into_owned();
+    let place = arguments.source.clone().unwrap_or(folder);
+    let source = Source::find(&place, arguments.git_ref.as_ref())?;
+    let cloud = deployment.open(&arguments.host, &source.place).await?;
+    let mut progress = Progress::new(arguments.json, began);
+    progress.say(&format!("building {}", source.place));
+    if let Some(note) = source.note {
+        progress.say(note);
+    }
+    let outcome = execute(&cloud, &arguments, &source, &mut progress).await;
+    progress.finish();
+    let address = cloud.address().to_owned();
+    cloud.shutdown().await;
+    match outcome {
+        Ok(published) => summarize(&published, &address, &progress),
+        Err(error) => {
+            explain(&error, &progress);
+            Err(error)
+        }
+    }
+}
+
+fn check_image(config: &Config, name: Option<&ImageName>) -> Result<(), Error> {
+    let problem = match name {
+        Some(name) if config.image(name).is_none() => format!("unknown image {:?}", name.as_str()),
+        None if config.images().len() > 1 => "missing; name one with --image".to_owned(),
+        _ => return Ok(()),
+    };
+    let known: Vec<&str> = config.images().iter().map(|image| image.name.as_str()).collect();
+    Err(PlanError::Image { problem, known: known.join(", ") }.into())
+}
+
+async fn execute(
+    cloud: &Cloud,
+    arguments: &Run,
+    source: &Source,
+    progress: &mut Progress,
+) -> Result<Published, Error> {
+    let state_machine = cloud.stack().state_machines.first().ok_or(Error::NoStateMachine)?;
+    let mut watch = Watch::new(cloud)?;
+    let started = cloud
+        .step_functions()
+        .call(
+            "StartExecution",
+            json!({
+                "stateMachineArn": state_machine.arn,
+                "input": json!(input(arguments, source)).to_string(),
+            }),
+        )
+        .await?;
+    let started = started["executionArn"].as_str().unwrap_or_default().to_owned();
+    let status = loop {
+        match watch.next(progress).await {
+            Heard::Ended { execution, status } if execution == started => break status,
+            Heard::Started { .. } | Heard::Ended { .. } => {}
+            Heard::Interrupted => {
+                let stop = json!({"executionArn": started, "cause": "Ctrl-C"});
+                cloud.step_functions().call("StopExecution", stop).await?;
+                return Err(Error::Interrupted);
+            }
+        }
+    };
+    let ended =
+        cloud.step_functions().call("DescribeExecution", json!({"executionArn": started})).await?;
+    let text = |field: &str| ended[field].as_str().unwrap_or_default().to_owned();
+    if status == Status::Succeeded {
+        return serde_json::from_str(&text("output")).map_err(|error| Error::Run {
+            error: "Execution.Output".to_owned(),
+            cause: error.to_string(),
+        });
+    }
+    let error = if text("error").is_empty() { text("status") } else { text("error") };
+    Err(Error::Run { error, cause: text("cause") })
+}
+
+fn input(arguments: &Run, source: &Source) -> ExecutionInput {
+    let platforms = (!arguments.platforms.is_empty()).then(|| arguments.platforms.clone());
+    ExecutionInput {
+        image: arguments.image.clone(),
+        git_ref: source.git_ref.clone(),
+        commit: source.commit.clone(),
+        platforms,
+        tags: None,
+        publisher: arguments.publisher,
+        trigger: Some(Trigger { kind: Some("local".to_owned()), ..Trigger::default() }),
+    }
+}
+
+/// Shows the output of what failed; the error itself is reported last.
+fn explain(error: &Error, progress: &Progress) {
+    for (target, lines) in progress.failures() {
+        progress.say(&format!("{target}: the output of the command that failed:"));
+        for line in lines {
+            progress.say(&format!("  {line}"));
+        }
+    }
+    let (wall, own) = progress.times();
+    if progress.is_json() {
+        let (name, cause) = match error {
+            Error::Run { error, cause } => (error.clone(), cause.clone()),
+            other => ("Interrupted".to_owned(), other.to_string()),
+        };
+        progress.json(
+            "summary",
+            &json!({
+                "status": "FAILED", "error": name, "cause": cause,
+                "wall_ms": milliseconds(wall), "own_ms": milliseconds(own),
+            }),
+        );
+    }
+}
+
+fn summarize(published: &Published, address: &str, progress: &Progress) -> Result<(), Error> {
+    let (wall, own) = progress.times();
+    // Functions and builds call the registry by ECR's name; Docker on this machine cannot.
+    let repository = published.repository_uri.split_once('/').map_or("", |(_, name)| name);
+    let uri = format!("{address}/{repository}");
+    let tag = published.tags.last().unwrap_or(&published.tags[0]);
+    let pull = format!("docker pull {uri}:{tag}");
+    let runs: Vec<String> = published
+        .platforms
+        .iter()
+        .map(|image| format!("docker run --rm --platform {} {uri}:{tag}", image.platform))
+        .collect();
+    if progress.is_json() {
+        let mut summary = json!({
+            "status": "SUCCEEDED", "uri": uri, "pull": pull, "run_lines": runs,
+            "wall_ms": milliseconds(wall), "own_ms": milliseconds(own),
+        });
+        if let (Some(summary), Value::Object(fields)) = (summary.as_object_mut(), json!(published))
+        {
+            summary.extend(fields);
+        }
+        progress.json("summary", &summary);
+        return Ok(());
+    }
+    let tags: Vec<&str> = published.tags.iter().map(|tag| tag.as_str()).collect();
+    let mut text = format!(
+        "published {uri}@{} in {:.1} s, {:.2} s of them archweld's own\n",
+        published.digest,
+        wall.as_secs_f64(),
+        own.as_secs_f64()
+    );
+    for image in &published.platforms {
+        text += &format!(
+            "  {:<14} {} {:>9}\n",
+            image.platform.to_string(),
+            image.digest,
+            size(image.size_bytes)
+        );
+    }
+    text += &format!("  tags: {}\n", tags.join(", "));
+    if !published.tags_kept.is_empty() {
+        let kept: Vec<&str> = published.tags_kept.iter().map(|tag| tag.as_str()).collect();
+        text += &format!("  tags of an earlier run, left where they were: {}\n", kept.join(", "));
+    }
+    text += &format!("while `archweld up` serves the registry:\n  {pull}\n");
+    for line in &runs {
+        text += &format!("  {line}\n");
+    }
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|source| Error::System { what: "write to the standard output", source })
+}
+
+/// A size in decimal units, as registries show it.
+#[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}

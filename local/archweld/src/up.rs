@@ -1,0 +1,55 @@
+//! `archweld up`: the local cloud as a server that stays.
+
+use std::{
+    io::{self, Write as _},
+    time::Instant,
+};
+
+use crate::{
+    arguments::Up,
+    deployment::{Deployment, REGION},
+    error::Error,
+    progress::Progress,
+    source::Source,
+    watch::{Heard, Watch},
+};
+
+/// Serves until Ctrl-C.
+///
+/// # Errors
+/// When the cloud does not open.
+pub(crate) async fn up(arguments: Up) -> Result<(), Error> {
+    let deployment = Deployment::read(&arguments.project)?;
+    let folder = deployment.folder.to_string_lossy().into_owned();
+    let source = Source::find(arguments.source.as_deref().unwrap_or(&folder), None)?;
+    let cloud = deployment.open(&arguments.host, &source.place).await?;
+    let mut watch = Watch::new(&cloud)?;
+    let state_machine = cloud.stack().state_machines.first().ok_or(Error::NoStateMachine)?;
+    let (endpoint, arn) = (cloud.endpoint(), &state_machine.arn);
+    let banner = format!(
+        "AWS APIs  {endpoint}   (AWS_ENDPOINT_URL, region {REGION}, any credentials)\n\
+         registry  {}\n\
+         source    {}\n\
+         start     aws --endpoint-url {endpoint} --region {REGION} stepfunctions start-execution \
+         --state-machine-arn {arn} --input '{{}}'\n\
+         Ctrl-C ends it.\n",
+        cloud.address(),
+        source.place,
+    );
+    io::stdout()
+        .write_all(banner.as_bytes())
+        .map_err(|source| Error::System { what: "write to the standard output", source })?;
+    let mut progress = Progress::new(false, Instant::now());
+    loop {
+        match watch.next(&mut progress).await {
+            Heard::Started { execution } => progress.say(&format!("{execution} started")),
+            Heard::Ended { execution, status } => {
+                progress.say(&format!("{execution} ended: {status:?}"));
+            }
+            Heard::Interrupted => break,
+        }
+    }
+    progress.finish();
+    cloud.shutdown().await;
+    Ok(())
+}

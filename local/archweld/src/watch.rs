@@ -1,0 +1,107 @@
+//! From the services' notices to the display.
+
+use archweld_cloud::Cloud;
+use archweld_codebuild::{BuildInfo, Notice as BuildNotice};
+use archweld_model::variable;
+use archweld_step_functions::{Notice as ExecutionNotice, Status};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::broadcast::{Receiver, error::RecvError},
+};
+
+use crate::{
+    error::Error,
+    progress::{Change, Progress},
+};
+
+/// What is heard of the cloud, and of whoever wants the command to end.
+pub(crate) struct Watch {
+    builds: Receiver<BuildNotice>,
+    executions: Receiver<ExecutionNotice>,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+/// What the command may have to act on.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// An execution began.
+    Started {
+        /// Its ARN.
+        execution: String,
+    },
+    /// An execution ended.
+    Ended {
+        /// Its ARN.
+        execution: String,
+        /// How.
+        status: Status,
+    },
+    /// Ctrl-C, or a request to end.
+    Interrupted,
+}
+
+impl Watch {
+    /// Hears of everything from now on.
+    ///
+    /// # Errors
+    /// When signals cannot be handled.
+    pub(crate) fn new(cloud: &Cloud) -> Result<Self, Error> {
+        let handle = |kind| {
+            let what = "handle signals";
+            signal(kind).map_err(|source| Error::System { what, source })
+        };
+        Ok(Self {
+            builds: cloud.codebuild().subscribe(),
+            executions: cloud.step_functions().subscribe(),
+            interrupt: handle(SignalKind::interrupt())?,
+            terminate: handle(SignalKind::terminate())?,
+        })
+    }
+
+    /// Shows builds until something is heard that the command may have to act on.
+    pub(crate) async fn next(&mut self, progress: &mut Progress) -> Heard {
+        loop {
+            tokio::select! {
+                // What builds said before an execution ended is shown before that.
+                biased;
+                _ = self.interrupt.recv() => return Heard::Interrupted,
+                _ = self.terminate.recv() => return Heard::Interrupted,
+                notice = self.builds.recv() => match notice {
+                    Ok(notice) => show(&notice, progress),
+                    // Some lines are not shown; the log has them all.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return Heard::Interrupted,
+                },
+                notice = self.executions.recv() => match notice {
+                    Ok(ExecutionNotice::Started { execution_arn }) => {
+                        return Heard::Started { execution: execution_arn.to_string() };
+                    }
+                    Ok(ExecutionNotice::Ended { execution_arn, status }) => {
+                        return Heard::Ended { execution: execution_arn.to_string(), status };
+                    }
+                    Ok(ExecutionNotice::History { .. }) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return Heard::Interrupted,
+                },
+            }
+        }
+    }
+}
+
+fn show(notice: &BuildNotice, progress: &mut Progress) {
+    let mut update = |build: &BuildInfo, change: Change<'_>| {
+        let target = build.variable(variable::IMAGE_PLATFORM).unwrap_or("manifest");
+        progress.update(&build.id, target, change);
+    };
+    match notice {
+        BuildNotice::Queued { build } => update(build, Change::Phase("QUEUED")),
+        BuildNotice::PhaseBegan { build, phase } => {
+            update(build, Change::Phase(&phase.to_string()));
+        }
+        BuildNotice::PhaseEnded { .. } => {}
+        BuildNotice::Log { build, line } => update(build, Change::Log(line)),
+        BuildNotice::Finished { build, status } => {
+            update(build, Change::Ended { status: &status.to_string() });
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The cloud, opened from a template.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{self, File, TryLockError},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use archweld_codebuild::{CodeBuild, Shell, ShellSettings, SourceOverride, Worker};
+use archweld_events::Bus;
+use archweld_lambda::{Handler, InProcessHandler, Lambda};
+use archweld_local_api::{EventSink, Host};
+use archweld_model::RepositoryName;
+use archweld_registry::{Options, Registry, RegistryError, Storage};
+use archweld_step_functions::{StateMachineSettings, StepFunctions};
+use archweld_template::{Deployment, Function, Stack};
+use aws_types::SdkConfig;
+use axum::{Router, serve::ListenerExt as _};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{
+    Call, OpenError,
+    calls::Calls,
+    door::{self, Services},
+    in_process, wiring,
+};
+
+/// The address of a cloud that listens on no port: nothing but its own clients ever sees it.
+const ADDRESS_IN_PROCESS: &str = "localhost";
+/// The credentials that functions and builds get. Nothing checks them.
+const CREDENTIALS: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", "local"), ("AWS_SECRET_ACCESS_KEY", "local")];
+
+/// What a cloud is opened with.
+pub struct Settings {
+    /// Account, region, time and randomness.
+    pub host: Host,
+    /// The template.
+    pub template: PathBuf,
+    /// The name that the stack has.
+    pub stack_name: String,
+    /// The values of the template's parameters; for others the default is taken.
+    pub parameters: BTreeMap<String, String>,
+    /// Folders that take the place of layers' contents, by the layer's id in the template.
+    pub layers: BTreeMap<String, PathBuf>,
+    /// The folder for state and images; in memory only where there is none.
+    pub state: Option<PathBuf>,
+    /// The port on loopback, 0 for any; no sockets at all where there is none.
+    pub port: Option<u16>,
+    /// How many bytes of images the registry may hold.
+    pub registry_bytes_max: Option<u64>,
+    /// The functions' code.
+    pub functions: Functions,
+    /// What runs builds.
+    pub builds: Builds,
+}
+
+/// The functions' code.
+pub enum Functions {
+    /// Binaries in a folder, by the name that the template gives them; run over the Runtime API.
+    Folder(PathBuf),
+    /// Functions of this process.
+    InProcess(InProcessFunctions),
+}
+
+/// Gives the handler of a function of the template, which has the given environment and reaches
+/// the cloud through clients of the given configuration.
+pub type InProcessFunctions =
+    Box<dyn Fn(&Function, &BTreeMap<String, String>, &SdkConfig) -> InProcessHandler + Send>;
+
+/// What runs builds.
+pub enum Builds {
+    /// Buildspecs' commands, for real.
+    Shell(ShellBuilds),
+    /// Something else, such as a simulation.
+    Worker(Arc<dyn Worker>),
+}
+
+/// How builds run on this machine.
+pub struct ShellBuilds {
+    /// Where each build gets a folder while it runs.
+    pub folder: PathBuf,
+    /// The `PATH` of builds.
+    pub path: OsString,
+    /// Further variables of every build, such as `DOCKER_HOST`.
+    pub variables: Vec<(String, String)>,
+    /// Where all builds take their source from, whatever their project says.
+    pub source: Option<SourceOverride>,
+}
+
+/// A cloud. It ends with its handle; [`Cloud::shutdown`] ends it in order.
+pub struct Cloud {
+    services: Services,
+    stack: Stack,
+    router: Router,
+    address: String,
+    server: Option<JoinHandle<()>>,
+    /// Held open for its lock.
+    _lock: Option<File>,
+}
+
+impl Cloud {
+    /// Creates the services of a template and opens the doors.
+    ///
+    /// # Errors
+    /// When the template, a function or a folder cannot be used, another archweld has the state
+    /// folder, or the port is taken. Nothing is left behind then.
+    pub async fn open(settings: Settings) -> Result<Self, OpenError> {
+        let Settings { host, template, stack_name, parameters, layers, state, .. } = settings;
+        let lock = state.as_deref().map(lock).transpose()?;
+        let listener = match settings.port {
+            Some(port) => Some(listen(port).await?),
+            None => None,
+        };
+        let address = match &listener {
+            Some((_, port)) => format!("localhost:{port}"),
+            None => ADDRESS_IN_PROCESS.to_owned(),
+        };
+        let endpoint = format!("http://{address}");
+        let deployment = Deployment {
+            stack_name,
+            account: host.account().to_owned(),
+            region: host.region().to_owned(),
+            parameters,
+        };
+        let stack = Stack::read(&template, &deployment)
+            .map_err(|error| OpenError::Template { path: template, source: Box::new(error) })?;
+        wiring::check_targets(&stack)?;
+
+        let mut environment = BTreeMap::from([("AWS_ENDPOINT_URL".to_owned(), endpoint.clone())]);
+        environment.extend(CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let lambda = Lambda::new(host.clone(), environment.clone());
+        let bus = Bus::new(host.clone(), Bus::DEFAULT, wiring::deliver(lambda.clone()));
+        let services = Services {
+            codebuild: codebuild(
+                &host,
+                settings.builds,
+                state.as_deref(),
+                &address,
+                environment,
+                bus.sink(),
+            )?,
+            registry: registry(
+                &host,
+                &address,
+                state.as_deref(),
+                settings.registry_bytes_max,
+                bus.sink(),
+            )?,
+            step_functions: step_functions(&host, &lambda, &bus, state.as_deref())?,
+            calls: Calls::default(),
+            host,
+            lambda,
+            bus,
+        };
+        let router = door::router(services.clone());
+        let sdk_config = in_process::sdk_config(&services.host, &endpoint, router.clone());
+        create(&services, &stack, &settings.functions, &layers, &sdk_config).await?;
+        let server = listener.map(|(listener, _)| {
+            let listener = listener.tap_io(|connection| {
+                if let Err(error) = connection.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection keeps its delay");
+                }
+            });
+            let router = router.clone();
+            tokio::spawn(async move {
+                if let Err(error) = axum::serve(listener, router).await {
+                    tracing::error!(%error, "the server ended");
+                }
+            })
+        });
+        Ok(Self { services, stack, router, address, server, _lock: lock })
+    }
+
+    /// The host and port that door 1 listens on, as images' names begin with it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The URL of every AWS API: the value of `AWS_ENDPOINT_URL`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Door 2: a configuration for any client of the SDK, which reaches this cloud in process.
+    pub fn sdk_config(&self) -> SdkConfig {
+        in_process::sdk_config(&self.services.host, &self.endpoint(), self.router.clone())
+    }
+
+    /// What the template says.
+    pub fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// Step Functions.
+    pub fn step_functions(&self) -> &StepFunctions {
+        &self.services.step_functions
+    }
+
+    /// CodeBuild.
+    pub fn codebuild(&self) -> &CodeBuild {
+        &self.services.codebuild
+    }
+
+    /// ECR.
+    pub fn registry(&self) -> &Registry {
+        &self.services.registry
+    }
+
+    /// Lambda.
+    pub fn lambda(&self) -> &Lambda {
+        &self.services.lambda
+    }
+
+    /// EventBridge.
+    pub fn bus(&self) -> &Bus {
+        &self.services.bus
+    }
+
+    /// The newest calls that came in through either door.
+    pub fn calls(&self) -> Vec<Call> {
+        self.services.calls.all()
+    }
+
+    /// Makes a repository where there is none of that name.
+    ///
+    /// # Errors
+    /// When the registry cannot be written.
+    pub async fn ensure_repository(&self, name: &RepositoryName) -> Result<(), OpenError> {
+        ensure_repository(&self.services.registry, name, None).await
+    }
+
+    /// Ends every build, invocation and connection, within two seconds.
+    pub async fn shutdown(mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+        }
+        let Services { bus, codebuild, lambda, step_functions, .. } = &self.services;
+        bus.shutdown().await;
+        step_functions.shutdown().await;
+        tokio::join!(codebuild.shutdown(), lambda.shutdown());
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        if let Some(server) = &self.server {
+            server.abort();
+        }
+    }
+}
+
+fn lock(folder: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::State { folder: folder.to_owned(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let path = folder.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+async fn listen(port: u16) -> Result<(TcpListener, u16), OpenError> {
+    let failed = |source| OpenError::Listen { port, source };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    Ok((listener, port))
+}
+
+fn codebuild(
+    host: &Host,
+    builds: Builds,
+    state: Option<&Path>,
+    address: &str,
+    environment: BTreeMap<String, String>,
+    events: EventSink,
+) -> Result<CodeBuild, OpenError> {
+    let worker: Arc<dyn Worker> = match builds {
+        Builds::Worker(worker) => worker,
+        Builds::Shell(ShellBuilds { folder, path, mut variables, source }) => {
+            variables.extend(environment);
+            let settings = ShellSettings {
+                folder,
+                keep_folders: false,
+                path,
+                registry: Some(address.to_owned()),
+                variables,
+                source,
+            };
+            Arc::new(Shell::new(host.clone(), settings)?)
+        }
+    };
+    let settings = archweld_codebuild::Settings {
+        folder: state.map(|state| state.join("codebuild")),
+        ..archweld_codebuild::Settings::default()
+    };
+    Ok(CodeBuild::open(host.clone(), settings, worker, events)?)
+}
+
+fn registry(
+    host: &Host,
+    address: &str,
+    state: Option<&Path>,
+    bytes_max: Option<u64>,
+    events: EventSink,
+) -> Result<Registry, OpenError> {
+    let storage = match state {
+        Some(state) => Storage::Folder(state.join("registry")),
+        None => Storage::Memory,
+    };
+    let options =
+        Options { storage, address: address.to_owned(), bytes_max, create_on_push: false };
+    Ok(Registry::open(host.clone(), options, events)?)
+}
+
+fn step_functions(
+    host: &Host,
+    lambda: &Lambda,
+    bus: &Bus,
+    state: Option<&Path>,
+) -> Result<StepFunctions, OpenError> {
+    let tasks = Arc::new(wiring::Tasks { lambda: lambda.clone(), bus: bus.clone() });
+    let (host, events) = (host.clone(), bus.sink());
+    Ok(match state {
+        Some(state) => StepFunctions::open(host, tasks, events, state)?,
+        None => StepFunctions::in_memory(host, tasks, events),
+    })
+}
+
+/// Creates what the template describes.
+async fn create(
+    services: &Services,
+    stack: &Stack,
+    functions: &Functions,
+    layers: &BTreeMap<String, PathBuf>,
+    sdk_config: &SdkConfig,
+) -> Result<(), OpenError> {
+    for function in &stack.functions {
+        let handler = match functions {
+            Functions::Folder(folder) => {
+                let path = folder.join(&function.binary);
+                if !path.is_file() {
+                    let function = function.logical_id.clone();
+                    return Err(OpenError::Binary { function, path });
+                }
+                Handler::Process(path)
+            }
+            Functions::InProcess(functions) => {
+                let environment = wiring::environment(function, layers);
+                Handler::InProcess(functions(function, &environment, sdk_config))
+            }
+        };
+        let settings = wiring::function(function, handler, layers);
+        services
+            .lambda
+            .create_function(settings)
+            .map_err(|source| refused(&function.logical_id, source))?;
+    }
+    for build in &stack.builds {
+        services
+            .codebuild
+            .create_project(wiring::project(build)?)
+            .map_err(|source| refused(&build.logical_id, source))?;
+    }
+    for repository in &stack.repositories {
+        let name = repository.name.parse::<RepositoryName>().map_err(|error| {
+            let (resource, problem) = (repository.logical_id.clone(), error.to_string());
+            OpenError::Unsupported { resource, problem }
+        })?;
+        ensure_repository(&services.registry, &name, Some(&repository.mutability)).await?;
+    }
+    for state_machine in &stack.state_machines {
+        let definition = state_machine.definition_text().map_err(|source| {
+            OpenError::Definition { state_machine: state_machine.logical_id.clone(), source }
+        })?;
+        services.step_functions.create_state_machine(StateMachineSettings {
+            name: state_machine.name.clone(),
+            definition,
+            role_arn: state_machine.role_arn.clone().unwrap_or_default(),
+        })?;
+    }
+    for rule in &stack.rules {
+        services.bus.create_rule(rule.rule.clone())?;
+    }
+    Ok(())
+}
+
+fn refused(resource: &str, source: archweld_local_api::ApiError) -> OpenError {
+    OpenError::Refused { resource: resource.to_owned(), source }
+}
+
+/// Makes a repository, or gives an existing one the template's rule for tags.
+async fn ensure_repository(
+    registry: &Registry,
+    name: &RepositoryName,
+    template: Option<&archweld_template::TagMutability>,
+) -> Result<(), OpenError> {
+    let mutability = template.map(wiring::mutability);
+    let made = registry.create_repository(name, mutability.clone().unwrap_or_default()).await;
+    let done = match (made, mutability) {
+        (Err(RegistryError::RepositoryExists(_)), Some(mutability)) => {
+            registry.set_tag_mutability(name, mutability).await
+        }
+        (Err(RegistryError::RepositoryExists(_)), None) => Ok(()),
+        (made, _) => made,
+    };
+    done.map_err(|error| OpenError::Repository {
+        repository: name.to_string(),
+        source: Box::new(error),
+    })
+}

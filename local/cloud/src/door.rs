@@ -1,0 +1,243 @@
+//! What both doors lead to: the AWS JSON protocols, Lambda's REST API and the registry, as one
+//! router.
+//!
+//! The protocols: <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html>. Signatures are
+//! not checked: whoever reaches loopback may do everything here.
+
+use archweld_codebuild::CodeBuild;
+use archweld_events::Bus;
+use archweld_lambda::Lambda;
+use archweld_local_api::{ApiError, Host};
+use archweld_registry::Registry;
+use archweld_step_functions::StepFunctions;
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::calls::{Call, Calls};
+
+/// How long the body of a request to an AWS API may be, in bytes: a manifest of ECR's greatest
+/// size as a JSON string, or Lambda's greatest payload, and some room.
+pub const BODY_BYTES_MAX: usize = 9 * 1024 * 1024;
+
+const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+
+/// The services.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) host: Host,
+    pub(crate) bus: Bus,
+    pub(crate) codebuild: CodeBuild,
+    pub(crate) lambda: Lambda,
+    pub(crate) registry: Registry,
+    pub(crate) step_functions: StepFunctions,
+    pub(crate) calls: Calls,
+}
+
+/// A service that speaks an AWS JSON protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Service {
+    CodeBuild,
+    Ecr,
+    Events,
+    Logs,
+    States,
+}
+
+impl Service {
+    /// By the first part of `X-Amz-Target`.
+    fn of_target(prefix: &str) -> Option<Self> {
+        Some(match prefix {
+            "CodeBuild_20161006" => Self::CodeBuild,
+            "AmazonEC2ContainerRegistry_V20150921" => Self::Ecr,
+            "AWSEvents" => Self::Events,
+            "Logs_20140328" => Self::Logs,
+            "AWSStepFunctions" => Self::States,
+            _ => return None,
+        })
+    }
+
+    /// As IAM calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::CodeBuild => "codebuild",
+            Self::Ecr => "ecr",
+            Self::Events => "events",
+            Self::Logs => "logs",
+            Self::States => "states",
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::States => "application/x-amz-json-1.0",
+            _ => "application/x-amz-json-1.1",
+        }
+    }
+}
+
+/// Everything behind the doors.
+pub(crate) fn router(services: Services) -> Router {
+    let (host, registry) = (services.host.clone(), services.registry.router());
+    Router::new()
+        .fallback(answer)
+        .with_state(services)
+        .merge(registry)
+        .layer(middleware::from_fn_with_state(host, refuse_foreign_names))
+}
+
+/// A web page that points its own name at loopback must not reach the cloud (DNS rebinding), nor
+/// may a page of another origin send requests to it.
+async fn refuse_foreign_names(State(host): State<Host>, request: Request, next: Next) -> Response {
+    let name = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|name| name.to_str().ok())
+        .or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let origin = request.headers().get(header::ORIGIN).map(|origin| {
+        let origin = origin.to_str().unwrap_or_default();
+        origin.split_once("://").map_or("", |(_, name)| name).to_owned()
+    });
+    let foreign = name.into_iter().chain(origin.as_deref()).find(|name| !is_local(name, &host));
+    if let Some(name) = foreign {
+        let message = format!("host {name:?} is none of this cloud's names, such as localhost");
+        return (StatusCode::MISDIRECTED_REQUEST, message).into_response();
+    }
+    next.run(request).await
+}
+
+fn is_local(authority: &str, host: &Host) -> bool {
+    let name = match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => authority,
+    };
+    let ecr = format!("{}.dkr.ecr.{}.amazonaws.com", host.account(), host.region());
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name == ecr
+        || name
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+async fn answer(State(services): State<Services>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
+        let message = format!("expected a body of at most {BODY_BYTES_MAX} bytes");
+        let error = ApiError { status: 413, ..ApiError::client("RequestTooLarge", message) };
+        return failure(&services, None, &error);
+    };
+    if parts.uri.path().starts_with("/2015-03-31/") {
+        let response = services.lambda.handle_http(Request::from_parts(parts, body)).await;
+        let (service, operation) = ("lambda", "Invoke".to_owned());
+        services.calls.record(Call { service, operation, status: response.status() });
+        return response.map(Body::from);
+    }
+    let Some((service, operation)) = target(&parts.headers) else {
+        let what = format!("{} {}", parts.method, parts.uri.path());
+        return failure(&services, None, &ApiError::unknown_operation(&what));
+    };
+    let answer = match input(&body) {
+        Ok(input) => services.call(service, &operation, input).await,
+        Err(error) => Err(error),
+    };
+    let response = match answer {
+        Ok(output) => success(&services, service, &output),
+        Err(error) => {
+            tracing::debug!(
+                service = service.name(),
+                operation,
+                error.code = error.code,
+                "call refused"
+            );
+            failure(&services, Some(service), &error)
+        }
+    };
+    services.calls.record(Call { service: service.name(), operation, status: response.status() });
+    response
+}
+
+fn target(headers: &HeaderMap) -> Option<(Service, String)> {
+    let target = headers.get(TARGET)?.to_str().ok()?;
+    let (prefix, operation) = target.split_once('.')?;
+    Some((Service::of_target(prefix)?, operation.to_owned()))
+}
+
+fn input(body: &Bytes) -> Result<Value, ApiError> {
+    if body.is_empty() {
+        return Ok(json!({}));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::client("SerializationException", error.to_string()))
+}
+
+impl Services {
+    async fn call(
+        &self,
+        service: Service,
+        operation: &str,
+        input: Value,
+    ) -> Result<Value, ApiError> {
+        match service {
+            Service::CodeBuild => self.codebuild.call(operation, input).await,
+            Service::Ecr => self.registry.call(operation, input).await,
+            Service::Events => self.bus.call(operation, input).await,
+            Service::Logs => self.codebuild.call_logs(operation, input).await,
+            Service::States => self.step_functions.call(operation, input).await,
+        }
+    }
+}
+
+fn success(services: &Services, service: Service, output: &Value) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, service.content_type().to_owned()),
+        (REQUEST_ID, services.host.uuid().to_string()),
+    ];
+    (headers, output.to_string()).into_response()
+}
+
+fn failure(services: &Services, service: Option<Service>, error: &ApiError) -> Response {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let content_type = service.map_or("application/json", Service::content_type);
+    let headers = [
+        (header::CONTENT_TYPE, content_type.to_owned()),
+        (REQUEST_ID, services.host.uuid().to_string()),
+        (ERROR_TYPE, error.code.clone()),
+    ];
+    let body = json!({"__type": error.code, "message": error.message});
+    (status, headers, body.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_loopback_and_the_registrys_name_are_local() {
+        let host = Host::real("000000000000", "us-east-1");
+        for name in [
+            "localhost",
+            "localhost:4577",
+            "127.0.0.1:80",
+            "[::1]:80",
+            "api.localhost",
+            "000000000000.dkr.ecr.us-east-1.amazonaws.com",
+        ] {
+            assert!(is_local(name, &host), "{name}");
+        }
+        for name in ["example.com", "localhost.example.com", "10.0.0.1", "", "evil:80"] {
+            assert!(!is_local(name, &host), "{name}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Door 2: an HTTP client inside the process, for the real SDK.
+//!
+//! No sockets and no threads: under paused tokio time, a whole workflow runs in one turn of the
+//! executor.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use archweld_local_api::Host;
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
+use aws_smithy_async::{
+    rt::sleep::{SharedAsyncSleep, TokioSleep},
+    time::{SharedTimeSource, TimeSource},
+};
+use aws_smithy_runtime_api::client::{
+    behavior_version::BehaviorVersion,
+    http::{
+        HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+        SharedHttpConnector,
+    },
+    orchestrator::{HttpRequest, HttpResponse},
+    result::ConnectorError,
+    runtime_components::RuntimeComponents,
+};
+use aws_smithy_types::body::SdkBody;
+use aws_types::{SdkConfig, region::Region};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+};
+use tower::ServiceExt as _;
+
+/// The client.
+#[derive(Clone)]
+struct InProcess(Router);
+
+impl fmt::Debug for InProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InProcess")
+    }
+}
+
+impl HttpClient for InProcess {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for InProcess {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let router = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let request = request
+                .try_into_http1x()
+                .map_err(|error| ConnectorError::user(error.into()))?
+                .map(Body::new);
+            // The router cannot fail: what goes wrong in it is an HTTP status.
+            let response = match router.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            let (parts, body) = response.into_parts();
+            let body = to_bytes(body, usize::MAX)
+                .await
+                .map_err(|error| ConnectorError::io(error.into()))?;
+            HttpResponse::try_from(http::Response::from_parts(parts, SdkBody::from(body)))
+                .map_err(|error| ConnectorError::other(error.into(), None))
+        })
+    }
+}
+
+/// The clock of the local cloud, as the SDK wants it: it signs requests and times retries by it.
+#[derive(Debug)]
+struct HostTime(Host);
+
+impl TimeSource for HostTime {
+    fn now(&self) -> SystemTime {
+        let since_epoch: Duration = self.0.now().as_duration().try_into().unwrap_or_default();
+        SystemTime::UNIX_EPOCH + since_epoch
+    }
+}
+
+/// A configuration for any client of the SDK.
+pub(crate) fn sdk_config(host: &Host, endpoint: &str, router: Router) -> SdkConfig {
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new(host.region().to_owned()))
+        .endpoint_url(endpoint)
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+            "local", "local", None, None, "local",
+        )))
+        .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
+        .time_source(SharedTimeSource::new(HostTime(host.clone())))
+        .http_client(SharedHttpClient::new(InProcess(router)))
+        .build()
+}
