@@ -197,11 +197,12 @@ impl Instance {
     /// Ends the process group: SIGTERM, and SIGKILL after [`GRACE`].
     pub(crate) async fn terminate(mut self) {
         self.signal(Signal::TERM);
-        // Out of time or not, what is left of the group is killed on drop.
+        // Out of time or not, what is left of the group is killed next.
         let _ = timeout(GRACE, self.child.wait()).await;
+        self.reap().await;
     }
 
-    /// Waits until a process that was killed is gone.
+    /// Kills the process group and waits until its leader is gone.
     pub(crate) async fn reap(mut self) {
         self.signal(Signal::KILL);
         // It cannot be refused SIGKILL, and an error means that there is nothing to wait for.

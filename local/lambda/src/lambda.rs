@@ -1,7 +1,6 @@
 //! The service: functions by name, their instances, and invocations.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::asynchronous::AsynchronousEvent;
+use crate::environment;
 use crate::function::InProcessHandler;
 use crate::instance::{Children, Ended, Instance, Request, Start, response_too_large};
 use crate::log::{LINES_KEPT_MAX, Logger};
@@ -30,27 +30,6 @@ const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// Asynchronous invocations that may wait at once, over all functions.
 const EVENTS_WAITING_MAX: usize = 10_000;
-
-/// Variables that a function may not set itself.
-/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>
-const RESERVED: [&str; 16] = [
-    "_HANDLER",
-    "_X_AMZN_TRACE_ID",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_DEFAULT_REGION",
-    "AWS_EXECUTION_ENV",
-    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-    "AWS_LAMBDA_FUNCTION_NAME",
-    "AWS_LAMBDA_FUNCTION_VERSION",
-    "AWS_LAMBDA_INITIALIZATION_TYPE",
-    "AWS_LAMBDA_LOG_GROUP_NAME",
-    "AWS_LAMBDA_LOG_STREAM_NAME",
-    "AWS_LAMBDA_RUNTIME_API",
-    "AWS_REGION",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "LAMBDA_TASK_ROOT",
-];
 
 /// How to invoke a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,20 +127,7 @@ impl Lambda {
     /// `ResourceConflictException` if there is one of that name,
     /// `InvalidParameterValueException` if the environment sets a reserved variable.
     pub fn create_function(&self, settings: FunctionSettings) -> Result<(), ApiError> {
-        let reserved: Vec<&str> =
-            RESERVED.into_iter().filter(|key| settings.environment.contains_key(*key)).collect();
-        if !reserved.is_empty() {
-            return Err(ApiError::client(
-                "InvalidParameterValueException",
-                format!(
-                    "Lambda was unable to configure your environment variables because the \
-                     environment variables you have provided contains reserved keys that are \
-                     currently not supported for modification. Reserved keys used in this \
-                     request: {}",
-                    reserved.join(", ")
-                ),
-            ));
-        }
+        environment::check(&settings)?;
         let mut functions = lock(&self.service.functions);
         if functions.contains_key(&settings.name) {
             let message = format!("Function already exist: {}", settings.name);
@@ -415,46 +381,12 @@ impl Service {
     ) -> Result<Instance, FunctionError> {
         Instance::start(Start {
             program,
-            environment: &self.environment_of(function),
+            environment: &environment::of(&self.host, &function.settings, &self.environment),
             logger: Logger::new(function.name.clone(), self.lines.clone()),
             children: function.children.clone(),
             request_id,
         })
         .await
-    }
-
-    /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>
-    fn environment_of(&self, function: &Function) -> BTreeMap<String, OsString> {
-        let settings = &function.settings;
-        let name = &settings.name;
-        let stream = format!(
-            "{}/[$LATEST]{}",
-            self.host.now().strftime("%Y/%m/%d"),
-            self.host.uuid().simple()
-        );
-        let region = self.host.region();
-        let platform = [
-            ("_HANDLER", "bootstrap".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "ASIALOCALARCHWELD000".to_owned()),
-            ("AWS_DEFAULT_REGION", region.to_owned()),
-            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", settings.memory_mb.to_string()),
-            ("AWS_LAMBDA_FUNCTION_NAME", name.clone()),
-            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".to_owned()),
-            ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand".to_owned()),
-            ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{name}")),
-            ("AWS_LAMBDA_LOG_STREAM_NAME", stream),
-            ("AWS_REGION", region.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "local".to_owned()),
-            ("AWS_SESSION_TOKEN", "local".to_owned()),
-            ("LANG", "en_US.UTF-8".to_owned()),
-            ("TZ", ":UTC".to_owned()),
-        ];
-        let path = std::env::var_os("PATH").map(|path| ("PATH".to_owned(), path));
-        let own = settings.environment.iter().chain(&self.environment);
-        path.into_iter()
-            .chain(platform.into_iter().map(|(key, value)| (key.to_owned(), value.into())))
-            .chain(own.map(|(key, value)| (key.clone(), value.into())))
-            .collect()
     }
 
     /// <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>

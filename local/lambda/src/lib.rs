@@ -12,6 +12,7 @@
 //! [Runtime API]: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 
 mod asynchronous;
+mod environment;
 mod function;
 mod http_door;
 mod instance;

@@ -282,11 +282,11 @@ async fn what_a_function_prints_carries_its_name_and_request() {
 #[tokio::test]
 async fn a_caller_that_hangs_up_does_not_end_the_invocation() {
     let lambda = lambda(settings("probe"));
-    let call = invoke(&lambda, json!({ "do": "sleep", "seconds": 0.2 }));
+    let call = invoke(&lambda, json!({ "do": "sleep", "seconds": 3600 }));
     assert!(tokio::time::timeout(Duration::from_millis(50), call).await.is_err());
     let context = invoke(&lambda, json!({ "do": "context" })).await.unwrap().unwrap();
     until("both instances", || lambda.children("probe").len() == 2).await;
-    assert!(lambda.children("probe").iter().any(|child| context["pid"] != *child));
+    assert!(lambda.children("probe").iter().any(|child| context["pid"] == *child));
     lambda.shutdown().await;
 }
 
@@ -311,6 +311,23 @@ async fn shutdown_ends_every_process_of_every_group_within_a_second() {
     until("the grandchild's end", || is_dead(deaf)).await;
     assert_eq!(lambda.children("probe"), BTreeSet::new());
     assert_eq!(invoke(&lambda, json!({})).await.unwrap_err().code, "ServiceException");
+}
+
+#[tokio::test]
+async fn shutdown_kills_a_process_that_ignores_sigterm_within_a_second() {
+    let deaf = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/deaf.sh");
+    let lambda =
+        lambda(FunctionSettings { handler: Handler::Process(deaf.into()), ..settings("probe") });
+    let mut lines = lambda.subscribe_logs();
+    let call = lambda.clone();
+    let call = tokio::spawn(async move { invoke(&call, json!({})).await });
+    assert_eq!(lines.recv().await.unwrap().text, "deaf");
+    let child = lambda.children("probe").pop_first().unwrap();
+    let start = Instant::now();
+    lambda.shutdown().await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(call.await.unwrap().unwrap_err().code, "ServiceException");
+    assert!(is_dead(child));
 }
 
 #[tokio::test]
