@@ -58,7 +58,12 @@ struct Stream {
 
 enum Backing {
     Memory(Vec<u8>),
-    File(File),
+    /// The writer is there as long as the build goes on: thousands of finished builds must not
+    /// hold a file open each.
+    File {
+        path: PathBuf,
+        writer: Option<File>,
+    },
 }
 
 /// A line of a log where it was found.
@@ -80,20 +85,17 @@ impl Logs {
 
     /// Begins a log. None of `secrets` will appear in it.
     pub(crate) fn begin(&self, group: &str, stream: &str, secrets: Vec<String>) {
-        let backing = self.path(stream).and_then(|path| {
-            let mut options = File::options();
-            // Logs are for the user alone: a build may print what it should not.
-            let opened = options.create(true).append(true).read(true).mode(0o600).open(&path);
-            opened
-                .inspect_err(|error| {
-                    tracing::warn!(log.path = %path.display(), %error, "keeps a log in memory");
-                })
-                .ok()
+        let backing = self.path(stream).and_then(|path| match open_to_write(&path) {
+            Ok(file) => Some(Backing::File { path, writer: Some(file) }),
+            Err(error) => {
+                tracing::warn!(log.path = %path.display(), %error, "keeps a log in memory");
+                None
+            }
         });
         let now = self.host.now().as_millisecond();
         let stream_state = Stream {
             bytes_max: if backing.is_some() { LOG_BYTES_MAX } else { MEMORY_LOG_BYTES_MAX },
-            backing: backing.map_or_else(|| Backing::Memory(Vec::new()), Backing::File),
+            backing: backing.unwrap_or(Backing::Memory(Vec::new())),
             bytes: 0,
             full: false,
             secrets,
@@ -107,14 +109,13 @@ impl Logs {
     /// Takes up the log that an earlier process wrote, if it is there.
     pub(crate) fn reopen(&self, group: &str, stream: &str, created: Timestamp) -> io::Result<()> {
         let Some(path) = self.path(stream) else { return Ok(()) };
-        let file = match File::open(path) {
-            Ok(file) => file,
+        let bytes = match std::fs::metadata(&path) {
+            Ok(data) => data.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        let bytes = file.metadata()?.len();
         let mut state = Stream {
-            backing: Backing::File(file),
+            backing: Backing::File { path, writer: None },
             bytes,
             bytes_max: LOG_BYTES_MAX,
             full: true,
@@ -132,6 +133,16 @@ impl Logs {
     fn insert(&self, group: &str, stream: &str, state: Stream) {
         let name = StreamName { group: group.to_owned(), stream: stream.to_owned() };
         lock(&self.streams).insert(name, Arc::new(Mutex::new(state)));
+    }
+
+    /// Ends a log; a line that comes late is still added.
+    pub(crate) fn end(&self, group: &str, stream: &str) {
+        let name = StreamName { group: group.to_owned(), stream: stream.to_owned() };
+        if let Some(stream) = lock(&self.streams).get(&name)
+            && let Backing::File { writer, .. } = &mut lock(stream).backing
+        {
+            *writer = None;
+        }
     }
 
     /// Forgets a log, and its file.
@@ -379,7 +390,10 @@ impl Stream {
         }
         match &mut self.backing {
             Backing::Memory(bytes) => bytes.extend_from_slice(record.as_bytes()),
-            Backing::File(file) => file.write_all(record.as_bytes())?,
+            Backing::File { writer: Some(file), .. } => file.write_all(record.as_bytes())?,
+            Backing::File { path, writer: None } => {
+                open_to_write(path)?.write_all(record.as_bytes())?;
+            }
         }
         self.bytes += record.len() as u64;
         let ms = now.as_millisecond();
@@ -395,9 +409,9 @@ impl Stream {
                 let start = usize::try_from(start).unwrap_or(usize::MAX);
                 Ok(bytes.iter().skip(start).take(length).copied().collect())
             }
-            Backing::File(file) => {
+            Backing::File { path, .. } => {
                 let mut bytes = vec![0; length];
-                file.read_exact_at(&mut bytes, start)?;
+                File::open(path)?.read_exact_at(&mut bytes, start)?;
                 Ok(bytes)
             }
         }
@@ -462,6 +476,11 @@ impl Stream {
         }
         Ok(low)
     }
+}
+
+/// Opens a log to add to it. It is for the user alone: a build may print what it should not.
+fn open_to_write(path: &Path) -> io::Result<File> {
+    File::options().create(true).append(true).mode(0o600).open(path)
 }
 
 /// The whole lines of a piece of a log that begins at `offset`.

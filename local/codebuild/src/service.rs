@@ -487,6 +487,7 @@ impl CodeBuild {
             let build = &entry.build;
             (self.inner.events)(events::state_change(&self.inner.host, build));
             self.inner.records.save(build);
+            self.inner.logs.end(&build.logs.group_name, &build.logs.stream_name);
             self.notify(Notice::Finished {
                 build: Arc::clone(&entry.info),
                 status: outcome.status,

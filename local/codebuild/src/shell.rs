@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -37,7 +38,7 @@ const BUILDSPEC_DEFAULT: &str = "buildspec.yml";
 const LANG: &str = "C.UTF-8";
 
 /// How builds run on this machine.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ShellSettings {
     /// Where each build gets a folder while it runs.
     pub folder: PathBuf,
@@ -53,6 +54,18 @@ pub struct ShellSettings {
     pub variables: Vec<(String, String)>,
     /// Where all builds take their source from, whatever their project says.
     pub source: Option<SourceOverride>,
+}
+
+/// The variables may be credentials, so they are not shown.
+impl fmt::Debug for ShellSettings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("ShellSettings")
+            .field("folder", &self.folder)
+            .field("registry", &self.registry)
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why [`Shell`] did not start.

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, Command};
 
 /// How often what escaped from the group is looked for again.
 const LEFTOVER_PASSES_MAX: usize = 5;
@@ -16,9 +16,8 @@ const LEFTOVER_PASSES_MAX: usize = 5;
 /// however that happens; it then kills the group. Being alive, it also keeps the group's number
 /// from being given to strangers.
 pub(super) struct Group {
+    /// Its input is held open and never written to.
     leader: Child,
-    /// Held open, never written to.
-    _input: Option<ChildStdin>,
     id: Pid,
     /// A variable that each process of the build has in its environment.
     mark: Vec<u8>,
@@ -28,7 +27,7 @@ impl Group {
     /// Starts the leader. `mark` is `name=value` of a variable that only this build's processes
     /// have.
     pub(super) fn start(mark: &str) -> io::Result<Self> {
-        let mut leader = Command::new("/bin/sh")
+        let leader = Command::new("/bin/sh")
             .args(["-c", "trap '' HUP INT TERM; read -r line; kill -KILL 0"])
             .env_clear()
             .stdin(Stdio::piped())
@@ -39,8 +38,7 @@ impl Group {
             .spawn()?;
         let id = leader.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         let id = id.ok_or_else(|| io::Error::other("the leader of a process group has no id"))?;
-        let input = leader.stdin.take();
-        Ok(Self { leader, _input: input, id, mark: mark.as_bytes().to_vec() })
+        Ok(Self { leader, id, mark: mark.as_bytes().to_vec() })
     }
 
     /// Makes a process start in this group, and die with its handle.
@@ -101,5 +99,24 @@ impl Drop for Group {
         if self.leader.id().is_some() {
             self.signal(Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_group_dies_when_archweld_does() {
+        let mut group = Group::start("MARK=the_group_dies_when_archweld_does").unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("1000");
+        group.adopt(&mut command);
+        let mut process = command.spawn().unwrap();
+        // The system closes this end for archweld when it is killed.
+        drop(group.leader.stdin.take());
+        assert_eq!(process.wait().await.unwrap().signal(), Some(9));
     }
 }
