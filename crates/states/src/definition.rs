@@ -348,9 +348,9 @@ pub struct Map {
     pub item_selector: Option<Template>,
     /// How many run at once; 0 or nothing for all.
     pub max_concurrency: Option<Quantity>,
-    /// `ToleratedFailureCount` and `ToleratedFailurePercentage`, each with its field. AWS
-    /// evaluates them in an inline Map, too, where they change nothing.
-    pub tolerated_failure: Vec<(&'static str, Quantity)>,
+    /// `ToleratedFailureCount` and `ToleratedFailurePercentage` where they are expressions, each
+    /// with its field. AWS evaluates them in an inline Map, too, where they change nothing.
+    pub tolerated_failure: Vec<(&'static str, Expression)>,
     /// What happens to errors.
     pub handlers: Handlers,
     /// What comes next.

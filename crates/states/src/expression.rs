@@ -319,3 +319,6 @@ fn to_json_number(number: f64) -> Result<Number, &'static str> {
     }
     Number::from_f64(number).ok_or("D1001: Number out of range")
 }
+
+#[cfg(test)]
+mod tests;

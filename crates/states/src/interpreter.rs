@@ -7,36 +7,33 @@
 //! Events name the event that led to them. What AWS records there is not always the event before:
 //! comments say where it is not.
 
+mod children;
 mod data;
+mod handlers;
 mod history;
+mod tasks;
 mod thread;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use self::data::Given;
 use self::history::{Details, History};
-use self::thread::{Activity, Children, RunningTask, Thread, ThreadId, data_limit_exceeded};
+use self::thread::{Activity, Thread, ThreadId};
 use crate::definition::{
-    self, Catcher, Condition, DataFlow, Definition, Moment, Quantity, Retrier, State, StateId,
-    StateKind, Transition, WaitUntil, WorkflowId,
+    self, Condition, DataFlow, Definition, Moment, State, StateId, StateKind, Transition,
+    WaitUntil, WorkflowId,
 };
 use crate::error_name;
-use crate::execution::{Effect, Input, Outcome, Resource, Start, Task, TaskId, TimerId};
+use crate::execution::{Effect, Input, Outcome, Start, TaskId, TimerId};
 use crate::payload::Payload;
-
-/// Bytes of randomness in a task token; 680 characters of base64, AWS's have about 700.
-const TOKEN_BYTES: usize = 510;
-/// A retry's delay is computed as a float; this bounds it before it becomes a duration.
-const DELAY_SECONDS_MAX: f64 = 31_622_400.0;
+use crate::timestamp;
 
 /// One execution of a state machine.
 ///
@@ -564,8 +561,23 @@ impl Execution {
                 let at = match moment {
                     Moment::Literal(at) => *at,
                     Moment::Expression(expression) => {
-                        let at = |value: &Value| value.as_str()?.parse().ok();
-                        self.expression(thread, state, expression, "Timestamp", "timestamp", at)?
+                        let text = |value: &Value| value.as_str().map(str::to_owned);
+                        let text = self.expression(
+                            thread,
+                            state,
+                            expression,
+                            "Timestamp",
+                            "string",
+                            text,
+                        )?;
+                        timestamp::parse(&text).ok_or_else(|| {
+                            let message = format!(
+                                "The Timestamp parameter does not reference a valid ISO-8601 \
+                                 extended offset date-time format string: {} == {text}",
+                                expression.source()
+                            );
+                            self.query_failed(thread, state, &message, Some("Timestamp"))
+                        })?
                     }
                 };
                 at.duration_since(self.now)
@@ -576,438 +588,6 @@ impl Execution {
             return Ok(Then::Park);
         }
         self.leave(thread, state, Given::Input, transition)
-    }
-
-    // Tasks.
-
-    fn schedule(
-        &mut self,
-        thread: &mut Thread,
-        state: &State,
-        definition: &definition::Task,
-    ) -> Progress {
-        let task = TaskId(self.next_id());
-        thread.token = definition.waits_for_token.then(|| self.token());
-        let arguments = match &state.data {
-            DataFlow::Jsonata(_) => {
-                self.template_or_input(thread, state, definition.arguments.as_ref(), "Arguments")?
-            }
-            DataFlow::JsonPath(paths) => match &paths.parameters {
-                Some(parameters) => {
-                    let input = Arc::clone(&thread.input);
-                    Payload::new(self.path_template(thread, state, parameters, &input.value)?)
-                }
-                None => Arc::clone(&thread.input),
-            },
-        };
-        let mut seconds = |quantity: &Option<Quantity>, field| {
-            let quantity = quantity.as_ref();
-            quantity.map(|quantity| self.quantity(thread, state, quantity, field, 1)).transpose()
-        };
-        let timeout_seconds = seconds(&definition.timeout_seconds, "TimeoutSeconds")?;
-        let heartbeat_seconds = seconds(&definition.heartbeat_seconds, "HeartbeatSeconds")?;
-
-        let (event_type, details) = history::task_scheduled(
-            definition,
-            &arguments,
-            self.region(),
-            timeout_seconds,
-            heartbeat_seconds,
-        );
-        self.advance(thread, event_type, details);
-        self.effects.push(Effect::Schedule(Task {
-            task,
-            resource: definition.resource.clone(),
-            arguments: arguments.value.clone(),
-            token: thread.token.clone(),
-        }));
-        self.tasks.insert(task, thread.id);
-        let timeout = timeout_seconds.map(|seconds| {
-            self.set_timer(Timer::TaskTimeout(thread.id), SignedDuration::from_secs(seconds.into()))
-        });
-        thread.activity = Activity::Task(RunningTask {
-            task,
-            timeout,
-            heartbeat: None,
-            heartbeat_seconds,
-            started: false,
-            submitted: false,
-        });
-        self.set_heartbeat_timer(thread);
-        Ok(Then::Park)
-    }
-
-    fn token(&mut self) -> String {
-        let mut bytes = [0; TOKEN_BYTES];
-        self.random.fill_bytes(&mut bytes);
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    /// The execution's region, which its ARN names.
-    fn region(&self) -> &str {
-        self.start.execution_arn.split(':').nth(3).unwrap_or_default()
-    }
-
-    fn set_heartbeat_timer(&mut self, thread: &mut Thread) {
-        let timer = Timer::TaskHeartbeat(thread.id);
-        let Activity::Task(running) = &mut thread.activity else { return };
-        let Some(seconds) = running.heartbeat_seconds else { return };
-        self.clear_timer(running.heartbeat.take());
-        running.heartbeat = Some(self.set_timer(timer, SignedDuration::from_secs(seconds.into())));
-    }
-
-    fn task_started(&mut self, thread: &mut Thread, definition: &definition::Task) -> Progress {
-        if let Activity::Task(running) = &mut thread.activity
-            && !std::mem::replace(&mut running.started, true)
-        {
-            let (event_type, details) = history::task_started(definition);
-            self.advance(thread, event_type, details);
-        }
-        Ok(Then::Park)
-    }
-
-    fn task_submitted(
-        &mut self,
-        thread: &mut Thread,
-        definition: &definition::Task,
-        output: Value,
-    ) -> Progress {
-        if let Activity::Task(running) = &mut thread.activity
-            && definition.waits_for_token
-            && !std::mem::replace(&mut running.submitted, true)
-        {
-            let details = history::task_submitted(definition, &Payload::new(output));
-            self.advance(thread, "TaskSubmitted", details);
-        }
-        Ok(Then::Park)
-    }
-
-    fn task_succeeded(
-        &mut self,
-        thread: &mut Thread,
-        state: &State,
-        definition: &definition::Task,
-        output: Value,
-    ) -> Progress {
-        let output = Payload::new(output);
-        if output.is_too_large() {
-            let name = match &definition.resource {
-                Resource::LambdaFunction(arn) => arn,
-                Resource::LambdaInvoke | Resource::PutEvents => &state.name,
-            };
-            let Failure { error, cause, .. } = data_limit_exceeded(name);
-            let (error, cause) = (error.unwrap_or_default(), cause.unwrap_or_default());
-            return self.task_failed(thread, definition, error, cause);
-        }
-        self.close_task(thread);
-        let (event_type, details) = history::task_succeeded(definition, &output);
-        self.advance(thread, event_type, details);
-        thread.decision_event = thread.last_event;
-        self.leave(thread, state, Given::Result(&output.value), definition.transition)
-    }
-
-    fn task_failed(
-        &mut self,
-        thread: &mut Thread,
-        definition: &definition::Task,
-        error: String,
-        cause: String,
-    ) -> Progress {
-        self.close_task(thread);
-        let (error, cause) = (Some(error), Some(cause));
-        let (event_type, details) = history::task_failed(definition, &error, &cause);
-        self.advance(thread, event_type, details);
-        thread.decision_event = thread.last_event;
-        Err(Failure { error, cause, missed_heartbeat: false })
-    }
-
-    fn task_timed_out(
-        &mut self,
-        thread: &mut Thread,
-        definition: &definition::Task,
-        missed_heartbeat: bool,
-    ) -> Progress {
-        if let Some(task) = self.close_task(thread) {
-            self.effects.push(Effect::Cancel { task });
-        }
-        let error = Some(error_name::TIMEOUT.to_owned());
-        let (event_type, details) = history::task_timed_out(definition, &error);
-        self.advance(thread, event_type, details);
-        thread.decision_event = thread.last_event;
-        Err(Failure { error, cause: None, missed_heartbeat })
-    }
-
-    /// From here on the task's outcome is late.
-    fn close_task(&mut self, thread: &mut Thread) -> Option<TaskId> {
-        let Activity::Task(running) = std::mem::take(&mut thread.activity) else { return None };
-        self.tasks.remove(&running.task);
-        self.clear_timer(running.timeout);
-        self.clear_timer(running.heartbeat);
-        thread.token = None;
-        Some(running.task)
-    }
-
-    // Branches and iterations.
-
-    fn fork(
-        &mut self,
-        thread: &mut Thread,
-        state: &State,
-        parallel: &definition::Parallel,
-        definition: &Definition,
-    ) -> Progress {
-        let input =
-            self.template_or_input(thread, state, parallel.arguments.as_ref(), "Arguments")?;
-        self.advance(thread, "ParallelStateStarted", None);
-        let mut children = Children::new(parallel.branches.len());
-        for (index, branch) in parallel.branches.iter().enumerate() {
-            let child =
-                self.spawn(definition, *branch, Arc::clone(&input), |id, start_at, input| {
-                    thread.child(id, start_at, index, input, thread.last_event)
-                });
-            children.running.insert(index, child);
-        }
-        thread.activity = Activity::Children(children);
-        Ok(Then::Park)
-    }
-
-    fn iterate(
-        &mut self,
-        thread: &mut Thread,
-        state: &State,
-        map: &definition::Map,
-        definition: &Definition,
-    ) -> Progress {
-        let items = self.items(thread, state, map)?;
-        let limit = match &map.max_concurrency {
-            Some(quantity) => self.quantity(thread, state, quantity, "MaxConcurrency", 0)?,
-            None => 0,
-        };
-        for (field, quantity) in &map.tolerated_failure {
-            self.quantity(thread, state, quantity, field, 0)?;
-        }
-        self.advance(thread, "MapStateStarted", history::map_started(items.len()));
-        let mut children = Children::new(items.len());
-        children.waiting = items.into_iter();
-        thread.activity = Activity::Children(children);
-        let limit = if limit == 0 { usize::MAX } else { limit.try_into().unwrap_or(usize::MAX) };
-        for _ in 0..limit {
-            let previous = thread.last_event;
-            if !self.start_iteration(thread, state, map, definition, previous)? {
-                break;
-            }
-        }
-        self.finish_children(thread, state)
-    }
-
-    /// Starts the next iteration, unless there is none.
-    fn start_iteration(
-        &mut self,
-        thread: &mut Thread,
-        state: &State,
-        map: &definition::Map,
-        definition: &Definition,
-        previous: u64,
-    ) -> Result<bool, Failure> {
-        let Activity::Children(children) = &mut thread.activity else { return Ok(false) };
-        let Some(item) = children.waiting.next() else { return Ok(false) };
-        let index = children.results.len() - children.waiting.len() - 1;
-
-        let outer_item = thread.map_item.take();
-        thread.map_item = Some(Arc::new(json!({ "Index": index, "Value": item.clone() })));
-        let input = match &map.item_selector {
-            Some(selector) => self.template(thread, state, selector, "ItemSelector", Given::Input),
-            None => Ok(item),
-        };
-        let map_item = std::mem::replace(&mut thread.map_item, outer_item);
-        let input = match input.map(Payload::new) {
-            Ok(input) if input.is_too_large() => Err(data_limit_exceeded(&state.name)),
-            input => input,
-        };
-        let input = match input {
-            Ok(input) => input,
-            Err(failure) => {
-                self.abort_children(thread);
-                return Err(failure);
-            }
-        };
-
-        let details = history::iteration("mapIterationStartedEventDetails", &state.name, index);
-        let started = self.record(previous, "MapIterationStarted", details);
-        let child = self.spawn(definition, map.item_processor, input, |id, start_at, input| {
-            let mut child = thread.child(id, start_at, index, input, started);
-            child.map_item = map_item;
-            child
-        });
-        if let Activity::Children(children) = &mut thread.activity {
-            children.running.insert(index, child);
-        }
-        Ok(true)
-    }
-
-    fn child_ended(
-        &mut self,
-        thread: &mut Thread,
-        index: usize,
-        child: &Thread,
-        output: Arc<Payload>,
-    ) -> Progress {
-        let definition = Arc::clone(&self.definition);
-        let state = definition.state(thread.state);
-        let Activity::Children(children) = &mut thread.activity else { return Ok(Then::Park) };
-        children.running.remove(&index);
-        children.results[index] = Some(output);
-
-        thread.last_event = child.last_event;
-        if let StateKind::Map(map) = &state.kind {
-            let details =
-                history::iteration("mapIterationSucceededEventDetails", &state.name, index);
-            self.advance(thread, "MapIterationSucceeded", details);
-            // The next iteration follows from the end of the one before, not from its success.
-            thread.decision_event = child.last_event;
-            self.start_iteration(thread, state, map, &definition, child.last_event)?;
-        }
-        thread.decision_event = thread.last_event;
-        self.finish_children(thread, state)
-    }
-
-    /// Leaves a Parallel or Map state whose children are all done.
-    fn finish_children(&mut self, thread: &mut Thread, state: &State) -> Progress {
-        let Activity::Children(children) = &mut thread.activity else { return Ok(Then::Park) };
-        if !children.running.is_empty() {
-            return Ok(Then::Park);
-        }
-        let results = std::mem::take(&mut children.results);
-        let result: Value =
-            results.into_iter().flatten().map(|output| output.value.clone()).collect();
-        thread.activity = Activity::Ready;
-        let (event_type, transition) = match &state.kind {
-            StateKind::Parallel(parallel) => ("ParallelStateSucceeded", parallel.transition),
-            StateKind::Map(map) => ("MapStateSucceeded", map.transition),
-            _ => return Ok(Then::Park),
-        };
-        // The exit follows from the last child, not from this event.
-        self.record(thread.last_event, event_type, None);
-        self.leave(thread, state, Given::Result(&result), transition)
-    }
-
-    fn child_failed(&mut self, thread: &mut Thread, index: usize, child: &Thread) {
-        let definition = Arc::clone(&self.definition);
-        let state = definition.state(thread.state);
-        if let Activity::Children(children) = &mut thread.activity {
-            children.running.remove(&index);
-        }
-        // What comes next follows from the end of the child, not from the iteration's failure.
-        thread.last_event = child.last_event;
-        thread.decision_event = child.last_event;
-        if matches!(state.kind, StateKind::Map(_)) {
-            let details = history::iteration("mapIterationFailedEventDetails", &state.name, index);
-            self.record(child.last_event, "MapIterationFailed", details);
-        }
-        self.abort_children(thread);
-    }
-
-    /// Stops whatever runs below a thread.
-    fn abort_children(&mut self, thread: &mut Thread) {
-        let activity = std::mem::replace(&mut thread.activity, Activity::Ready);
-        let Activity::Children(children) = activity else { return };
-        let definition = Arc::clone(&self.definition);
-        let state = definition.state(thread.state);
-        for (index, child) in children.running {
-            let Some(mut child) = self.threads.remove(&child) else { continue };
-            self.abort(&mut child);
-            if matches!(state.kind, StateKind::Map(_)) {
-                let details =
-                    history::iteration("mapIterationAbortedEventDetails", &state.name, index);
-                self.record(child.last_event, "MapIterationAborted", details);
-            }
-        }
-    }
-
-    fn abort(&mut self, thread: &mut Thread) {
-        match &thread.activity {
-            // Its last state was left, and no event tells of the next one.
-            Activity::Between => return,
-            Activity::Ready => {}
-            Activity::Task(_) => {
-                if let Some(task) = self.close_task(thread) {
-                    self.effects.push(Effect::Cancel { task });
-                }
-            }
-            Activity::Wait(timer) | Activity::Backoff(timer) => self.clear_timer(Some(*timer)),
-            Activity::Children(_) => self.abort_children(thread),
-        }
-        let kind = &self.definition.state(thread.state).kind;
-        if let Some(event_type) = history::aborted_type(kind) {
-            self.advance(thread, event_type, None);
-        }
-    }
-
-    // Errors.
-
-    /// Finds a handler: a retrier first, then a catcher.
-    fn handle(&mut self, thread: &mut Thread, failure: Failure) -> Progress {
-        let definition = Arc::clone(&self.definition);
-        let state = definition.state(thread.state);
-        let Some(handlers) = state.kind.handlers() else { return Err(failure) };
-        let retrier = handlers
-            .retry
-            .iter()
-            .zip(&mut thread.attempts)
-            .find(|(retrier, _)| failure.matches(&retrier.error_equals));
-        if let Some((retrier, attempts)) = retrier
-            && *attempts < retrier.max_attempts
-        {
-            *attempts += 1;
-            let delay = self.delay(retrier, *attempts);
-            thread.retry_count += 1;
-            thread.activity = Activity::Backoff(self.set_timer(Timer::Backoff(thread.id), delay));
-            return Ok(Then::Park);
-        }
-        if let Some(event_type) = history::failed_type(&state.kind) {
-            self.advance(thread, event_type, None);
-        }
-        let catcher = handlers
-            .catch
-            .iter()
-            .enumerate()
-            .find(|(_, catcher)| failure.matches(&catcher.error_equals));
-        match catcher {
-            Some((index, catcher)) => self.catch(thread, state, index, catcher, &failure),
-            None => Err(failure),
-        }
-    }
-
-    /// The delay before a retry, `attempt` counting from 1.
-    fn delay(&mut self, retrier: &Retrier, attempt: u32) -> SignedDuration {
-        let growth = retrier.backoff_rate.powf(f64::from(attempt - 1));
-        let max = retrier.max_delay_seconds.map_or(DELAY_SECONDS_MAX, f64::from);
-        let mut seconds = (f64::from(retrier.interval_seconds) * growth).min(max);
-        if retrier.full_jitter {
-            seconds = self.random.random_range(0.0..=seconds);
-        }
-        SignedDuration::try_from_secs_f64(seconds).unwrap_or(SignedDuration::MAX)
-    }
-
-    fn catch(
-        &mut self,
-        thread: &mut Thread,
-        state: &State,
-        index: usize,
-        catcher: &Catcher,
-        failure: &Failure,
-    ) -> Progress {
-        let error_output = failure.output();
-        let prefix = format!("Catch[{index}]/");
-        let transition = Transition::Next(catcher.next);
-        self.produce(
-            thread,
-            state,
-            &catcher.produce,
-            &prefix,
-            Given::Error(&error_output),
-            transition,
-        )
     }
 
     // Timers.

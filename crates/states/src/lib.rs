@@ -16,6 +16,7 @@ mod interpreter;
 mod json;
 mod payload;
 mod reference_path;
+mod timestamp;
 
 pub use definition::{
     Catcher, Choice, ChoiceRule, Condition, DataFlow, Definition, DefinitionError,

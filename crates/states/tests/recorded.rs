@@ -4,6 +4,8 @@
 //! The cases belong to another project and are not part of this one: where their folder is
 //! absent, the test says so and passes.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;

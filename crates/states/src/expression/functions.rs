@@ -51,6 +51,12 @@ fn refuse(message: impl Into<String>) -> Answer {
     Err(EvaluatorError::EvaluationError(message.into()))
 }
 
+/// An array in which one element alone stands for itself: AWS answers 1 to `$range(1, 9, 9)`.
+/// Without any it stays an array, where an empty sequence of JSONata would be nothing at all.
+fn sequence(elements: Vec<JValue>) -> JValue {
+    if elements.is_empty() { JValue::array(elements) } else { JValue::sequence(elements) }
+}
+
 /// `$parse(text)`: JSON in a string.
 fn parse(arguments: &[JValue]) -> Answer {
     match arguments {
@@ -92,7 +98,7 @@ fn partition(arguments: &[JValue]) -> Answer {
     if size == 0 {
         return refuse("$partition: the size must be at least 1");
     }
-    Ok(JValue::sequence(elements.chunks(size).map(|chunk| JValue::array(chunk.to_vec())).collect()))
+    Ok(sequence(elements.chunks(size).map(|chunk| JValue::array(chunk.to_vec())).collect()))
 }
 
 /// `$range(first, last, step)`: the last number included where a step meets it.
@@ -105,7 +111,7 @@ fn range(arguments: &[JValue]) -> Answer {
         return refuse("$range: the step must not be 0");
     }
     if steps < 0.0 {
-        return Ok(JValue::sequence(Vec::new()));
+        return Ok(sequence(Vec::new()));
     }
     if steps >= RANGE_LENGTH_MAX {
         return refuse(format!("$range: more than {RANGE_LENGTH_MAX} elements"));
@@ -113,8 +119,7 @@ fn range(arguments: &[JValue]) -> Answer {
     let count = steps.floor() as u32;
     let elements =
         (0..=count).map(|index| JValue::Number(first + f64::from(index) * step)).collect();
-    // A sequence, so that one element alone stands for itself: AWS answers 1 to $range(1, 9, 9).
-    Ok(JValue::sequence(elements))
+    Ok(sequence(elements))
 }
 
 /// `$uuid()`: version 4.

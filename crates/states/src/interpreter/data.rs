@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use rand::RngCore as _;
 use serde_json::{Map, Value, json};
 
@@ -13,6 +12,7 @@ use crate::error_name;
 use crate::expression::{Evaluation, EvaluationError, Expression, Scope, Template, Variables};
 use crate::payload::{PAYLOAD_BYTES_MAX, Payload};
 use crate::reference_path::{PathTemplate, ReferencePath, Root};
+use crate::timestamp;
 
 /// All variables of a workflow together.
 ///
@@ -309,7 +309,8 @@ impl Execution {
         self.query_failed(thread, state, &error.message, Some(&error.location))
     }
 
-    fn query_failed(
+    /// An expression gave nothing that the state can use.
+    pub(super) fn query_failed(
         &mut self,
         thread: &mut Thread,
         state: &State,
@@ -328,7 +329,8 @@ impl Execution {
     ///
     /// <https://docs.aws.amazon.com/step-functions/latest/dg/input-output-contextobject.html>
     fn context(&self, thread: &Thread, state: &State) -> Value {
-        let mut current = json!({ "EnteredTime": iso(thread.entered_at), "Name": state.name });
+        let mut current =
+            json!({ "EnteredTime": timestamp::format(thread.entered_at), "Name": state.name });
         if state.kind.handlers().is_some() {
             current["RetryCount"] = Value::from(thread.retry_count);
         }
@@ -338,7 +340,7 @@ impl Execution {
                 "Input": self.input.value,
                 "Name": self.start.execution_name,
                 "RoleArn": self.start.role_arn,
-                "StartTime": iso(self.started_at),
+                "StartTime": timestamp::format(self.started_at),
                 "RedriveCount": 0,
             },
             "StateMachine": {
@@ -412,9 +414,4 @@ impl Execution {
             Failure::new(error_name::RUNTIME, thread.cause(state, &message))
         })
     }
-}
-
-/// A time as the context object has it.
-fn iso(timestamp: Timestamp) -> String {
-    timestamp.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }

@@ -16,6 +16,7 @@ use super::values::{
 use super::{Names, Parser, QueryLanguage, SECONDS_MAX, find};
 use crate::execution::Resource;
 use crate::expression::{StatesFields, Template};
+use crate::timestamp;
 
 impl<'p> Parser<'p> {
     pub(super) fn state(
@@ -106,11 +107,20 @@ impl<'p> Parser<'p> {
         });
         let item_selector = template(fields, "ItemSelector", StatesFields::INPUT);
         let max_concurrency = quantity(fields, "MaxConcurrency", 0..=u32::MAX, true);
-        let tolerated_failure =
-            [("ToleratedFailureCount", u32::MAX), ("ToleratedFailurePercentage", 100)]
-                .into_iter()
-                .filter_map(|(name, max)| Some((name, quantity(fields, name, 0..=max, true)?)))
-                .collect();
+        let mut tolerated_failure = Vec::new();
+        for (name, max) in
+            [("ToleratedFailureCount", f64::MAX), ("ToleratedFailurePercentage", 100.0)]
+        {
+            let Some((place, value)) = fields.take(name) else { continue };
+            match value.as_f64() {
+                Some(number) if (0.0..=max).contains(&number) => {}
+                Some(_) => place.unexpected("a number in range", &value),
+                None => tolerated_failure.extend(
+                    expression(&place, &value, StatesFields::INPUT)
+                        .map(|expression| (name, expression)),
+                ),
+            }
+        }
         let data = DataFlow::Jsonata(produce(fields, StatesFields::RESULT));
         let handlers = handlers(fields, true, names);
         let transition = transition(fields, names);
@@ -312,11 +322,12 @@ fn check_arguments(
             object.keys().map(String::as_str).collect()
         }
         Some(Template::Expression(_)) | None => return,
-        Some(Template::Literal(_) | Template::Array(_)) => {
-            place.report(Problem::Unexpected {
-                expected: "an object or a JSONata expression".to_owned(),
-                found: "something else".to_owned(),
-            });
+        Some(Template::Literal(other)) => {
+            place.unexpected("an object or a JSONata expression", other);
+            return;
+        }
+        Some(Template::Array(_)) => {
+            place.unexpected("an object or a JSONata expression", &Value::Array(Vec::new()));
             return;
         }
     };
@@ -342,7 +353,7 @@ fn wait(fields: &mut Fields<'_>, jsonata: bool, names: &Names) -> Option<(DataFl
         WaitUntil::Seconds(quantity(fields, "Seconds", 0..=SECONDS_MAX, jsonata)?)
     } else if has_timestamp {
         let (place, value) = fields.take("Timestamp")?;
-        let literal = value.as_str().and_then(|text| text.parse().ok());
+        let literal = value.as_str().and_then(timestamp::parse);
         let moment = match literal {
             Some(timestamp) => Moment::Literal(timestamp),
             None if jsonata => Moment::Expression(expression(&place, &value, StatesFields::INPUT)?),

@@ -11,15 +11,26 @@ use super::NAME_CHARS_MAX;
 use crate::expression::{Expression, StatesFields, Template};
 use crate::reference_path::{PathTemplate, ReferencePath};
 
-/// The source of the expression, where `text` is one. A string that only begins or only ends
-/// as one is reported, as AWS does.
-fn expression_source<'t>(place: &Place<'_>, text: &'t str) -> Option<&'t str> {
-    let (begins, ends) = (text.starts_with("{%"), text.ends_with("%}"));
-    if begins != ends {
-        let problem = "it must begin with {% and end with %}, nothing before or after";
-        place.report(Problem::Expression(problem.to_owned()));
+/// What a string is.
+enum Text<'t> {
+    Literal,
+    /// An expression, of which this is the source.
+    Expression(&'t str),
+    /// It only begins or only ends as an expression, which AWS refuses, too.
+    Half,
+}
+
+fn classify(text: &str) -> Text<'_> {
+    match (text.strip_prefix("{%"), text.ends_with("%}")) {
+        (Some(rest), true) => rest.strip_suffix("%}").map_or(Text::Half, Text::Expression),
+        (None, false) => Text::Literal,
+        _ => Text::Half,
     }
-    text.strip_prefix("{%")?.strip_suffix("%}")
+}
+
+fn report_half(place: &Place<'_>) {
+    let problem = "it must begin with {% and end with %}, nothing before or after";
+    place.report(Problem::Expression(problem.to_owned()));
 }
 
 /// A value that has to be an expression.
@@ -28,11 +39,17 @@ pub(super) fn expression(
     value: &Value,
     allowed: StatesFields,
 ) -> Option<Expression> {
-    let Some(source) = value.as_str().and_then(|text| expression_source(place, text)) else {
-        place.unexpected("a JSONata expression, {% … %}", value);
-        return None;
-    };
-    parse_expression(place, source, allowed)
+    match value.as_str().map(classify) {
+        Some(Text::Expression(source)) => parse_expression(place, source, allowed),
+        Some(Text::Half) => {
+            report_half(place);
+            None
+        }
+        Some(Text::Literal) | None => {
+            place.unexpected("a JSONata expression, {% … %}", value);
+            None
+        }
+    }
 }
 
 fn parse_expression(place: &Place<'_>, source: &str, allowed: StatesFields) -> Option<Expression> {
@@ -56,9 +73,15 @@ pub(super) fn parse_template(
     allowed: StatesFields,
 ) -> Option<Template> {
     match value {
-        Value::String(text) => match expression_source(place, &text) {
-            Some(source) => parse_expression(place, source, allowed).map(Template::Expression),
-            None => Some(Template::Literal(Value::String(text))),
+        Value::String(text) => match classify(&text) {
+            Text::Expression(source) => {
+                parse_expression(place, source, allowed).map(Template::Expression)
+            }
+            Text::Half => {
+                report_half(place);
+                None
+            }
+            Text::Literal => Some(Template::Literal(Value::String(text))),
         },
         Value::Array(elements) => {
             let elements: Vec<_> = elements
