@@ -4,9 +4,8 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs::{self, File, TryLockError},
-    net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use archweld_codebuild::{CodeBuild, Shell, ShellSettings, SourceOverride, Worker};
@@ -18,14 +17,15 @@ use archweld_registry::{Options, Registry, RegistryError, Storage};
 use archweld_step_functions::{StateMachineSettings, StepFunctions};
 use archweld_template::{Deployment, Function, Stack};
 use aws_types::SdkConfig;
-use axum::{Router, serve::ListenerExt as _};
-use tokio::{net::TcpListener, task::JoinHandle};
+use axum::Router;
 
 use crate::{
     Call, OpenError,
     calls::Calls,
     door::{self, Services},
-    in_process, wiring,
+    in_process,
+    server::{Listening, Server},
+    wiring,
 };
 
 /// The address of a cloud that listens on no port: nothing but its own clients ever sees it.
@@ -95,9 +95,9 @@ pub struct ShellBuilds {
 pub struct Cloud {
     services: Services,
     stack: Stack,
-    router: Router,
+    router: Arc<Router>,
     address: String,
-    server: Option<JoinHandle<()>>,
+    server: Option<Server>,
     /// Held open for its lock.
     _lock: Option<File>,
 }
@@ -112,11 +112,11 @@ impl Cloud {
         let Settings { host, template, stack_name, parameters, layers, state, .. } = settings;
         let lock = state.as_deref().map(lock).transpose()?;
         let listener = match settings.port {
-            Some(port) => Some(listen(port).await?),
+            Some(port) => Some(Listening::on(port).await?),
             None => None,
         };
         let address = match &listener {
-            Some((_, port)) => format!("localhost:{port}"),
+            Some(listening) => format!("localhost:{}", listening.port()),
             None => ADDRESS_IN_PROCESS.to_owned(),
         };
         let endpoint = format!("http://{address}");
@@ -128,12 +128,19 @@ impl Cloud {
         };
         let stack = Stack::read(&template, &deployment)
             .map_err(|error| OpenError::Template { path: template, source: Box::new(error) })?;
-        wiring::check_targets(&stack)?;
+        wiring::check(&stack)?;
 
         let mut environment = BTreeMap::from([("AWS_ENDPOINT_URL".to_owned(), endpoint.clone())]);
         environment.extend(CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let lambda = Lambda::new(host.clone(), environment.clone());
-        let bus = Bus::new(host.clone(), Bus::DEFAULT, wiring::deliver(lambda.clone()));
+        let state_machines = Arc::new(OnceLock::new());
+        let bus = Bus::new(
+            host.clone(),
+            Bus::DEFAULT,
+            wiring::deliver(lambda.clone(), Arc::downgrade(&state_machines)),
+        );
+        let step_functions = step_functions(&host, &lambda, &bus, state.as_deref())?;
+        state_machines.get_or_init(|| step_functions.clone());
         let services = Services {
             codebuild: codebuild(
                 &host,
@@ -150,28 +157,17 @@ impl Cloud {
                 settings.registry_bytes_max,
                 bus.sink(),
             )?,
-            step_functions: step_functions(&host, &lambda, &bus, state.as_deref())?,
+            step_functions,
+            _state_machines: state_machines,
             calls: Calls::default(),
             host,
             lambda,
             bus,
         };
-        let router = door::router(services.clone());
-        let sdk_config = in_process::sdk_config(&services.host, &endpoint, router.clone());
+        let router = Arc::new(door::router(services.clone()));
+        let sdk_config = in_process::sdk_config(&services.host, &endpoint, &router);
         create(&services, &stack, &settings.functions, &layers, &sdk_config).await?;
-        let server = listener.map(|(listener, _)| {
-            let listener = listener.tap_io(|connection| {
-                if let Err(error) = connection.set_nodelay(true) {
-                    tracing::debug!(%error, "a connection keeps its delay");
-                }
-            });
-            let router = router.clone();
-            tokio::spawn(async move {
-                if let Err(error) = axum::serve(listener, router).await {
-                    tracing::error!(%error, "the server ended");
-                }
-            })
-        });
+        let server = listener.map(|listening| listening.serve(Router::clone(&router)));
         Ok(Self { services, stack, router, address, server, _lock: lock })
     }
 
@@ -187,7 +183,7 @@ impl Cloud {
 
     /// Door 2: a configuration for any client of the SDK, which reaches this cloud in process.
     pub fn sdk_config(&self) -> SdkConfig {
-        in_process::sdk_config(&self.services.host, &self.endpoint(), self.router.clone())
+        in_process::sdk_config(&self.services.host, &self.endpoint(), &self.router)
     }
 
     /// What the template says.
@@ -236,20 +232,12 @@ impl Cloud {
     /// Ends every build, invocation and connection, within two seconds.
     pub async fn shutdown(mut self) {
         if let Some(server) = self.server.take() {
-            server.abort();
+            server.shutdown().await;
         }
         let Services { bus, codebuild, lambda, step_functions, .. } = &self.services;
         bus.shutdown().await;
         step_functions.shutdown().await;
         tokio::join!(codebuild.shutdown(), lambda.shutdown());
-    }
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        if let Some(server) = &self.server {
-            server.abort();
-        }
     }
 }
 
@@ -264,13 +252,6 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(folder.to_owned())),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }
-}
-
-async fn listen(port: u16) -> Result<(TcpListener, u16), OpenError> {
-    let failed = |source| OpenError::Listen { port, source };
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
-    let port = listener.local_addr().map_err(failed)?.port();
-    Ok((listener, port))
 }
 
 fn codebuild(
@@ -353,7 +334,8 @@ async fn create(
             }
             Functions::InProcess(functions) => {
                 let environment = wiring::environment(function, layers);
-                Handler::InProcess(functions(function, &environment, sdk_config))
+                let config = in_process::sdk_config_of(sdk_config, &function.name);
+                Handler::InProcess(functions(function, &environment, &config))
             }
         };
         let settings = wiring::function(function, handler, layers);

@@ -4,6 +4,8 @@
 //! The protocols: <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html>. Signatures are
 //! not checked: whoever reaches loopback may do everything here.
 
+use std::sync::{Arc, OnceLock};
+
 use archweld_codebuild::CodeBuild;
 use archweld_events::Bus;
 use archweld_lambda::Lambda;
@@ -40,6 +42,8 @@ pub(crate) struct Services {
     pub(crate) lambda: Lambda,
     pub(crate) registry: Registry,
     pub(crate) step_functions: StepFunctions,
+    /// Kept for the bus, which knows its state machines only through this.
+    pub(crate) _state_machines: Arc<OnceLock<StepFunctions>>,
     pub(crate) calls: Calls,
 }
 
@@ -133,6 +137,7 @@ fn is_local(authority: &str, host: &Host) -> bool {
 
 async fn answer(State(services): State<Services>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    let caller = caller(&parts.headers);
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
         let message = format!("expected a body of at most {BODY_BYTES_MAX} bytes");
         let error = ApiError { status: 413, ..ApiError::client("RequestTooLarge", message) };
@@ -141,7 +146,7 @@ async fn answer(State(services): State<Services>, request: Request) -> Response 
     if parts.uri.path().starts_with("/2015-03-31/") {
         let response = services.lambda.handle_http(Request::from_parts(parts, body)).await;
         let (service, operation) = ("lambda", "Invoke".to_owned());
-        services.calls.record(Call { service, operation, status: response.status() });
+        services.calls.record(Call { service, operation, status: response.status(), caller });
         return response.map(Body::from);
     }
     let Some((service, operation)) = target(&parts.headers) else {
@@ -164,8 +169,19 @@ async fn answer(State(services): State<Services>, request: Request) -> Response 
             failure(&services, Some(service), &error)
         }
     };
-    services.calls.record(Call { service: service.name(), operation, status: response.status() });
+    let (service, status) = (service.name(), response.status());
+    services.calls.record(Call { service, operation, status, caller });
     response
+}
+
+/// The name that a function's SDK sends of it: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-appid.html>.
+fn caller(headers: &HeaderMap) -> Option<String> {
+    let agents =
+        headers.get_all("x-amz-user-agent").iter().chain(headers.get_all(header::USER_AGENT));
+    agents
+        .filter_map(|agent| agent.to_str().ok())
+        .flat_map(|agent| agent.split(' '))
+        .find_map(|part| part.strip_prefix("app/").map(str::to_owned))
 }
 
 fn target(headers: &HeaderMap) -> Option<(Service, String)> {

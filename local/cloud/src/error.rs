@@ -63,7 +63,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A rule sends events to something that is not served.
-    #[error("rule {rule}: target {arn} is not a function of the template")]
+    #[error("rule {rule}: target {arn} is neither a function nor a state machine of the template")]
     Target {
         /// The rule's id in the template.
         rule: String,

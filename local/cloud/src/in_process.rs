@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -25,16 +26,20 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponents,
 };
 use aws_smithy_types::body::SdkBody;
-use aws_types::{SdkConfig, region::Region};
+use aws_types::{SdkConfig, app_name::AppName, region::Region};
 use axum::{
     Router,
     body::{Body, to_bytes},
 };
 use tower::ServiceExt as _;
 
-/// The client.
+/// How long an answer may be, in bytes: a hundred manifests of `BatchGetImage`, most of them small.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The client. It does not keep the cloud alive: a function of this process has a client, and the
+/// cloud has the function.
 #[derive(Clone)]
-struct InProcess(Router);
+struct InProcess(Weak<Router>);
 
 impl fmt::Debug for InProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,19 +59,21 @@ impl HttpClient for InProcess {
 
 impl HttpConnector for InProcess {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let router = self.0.clone();
+        let router = self.0.upgrade();
         HttpConnectorFuture::new(async move {
+            let router = router
+                .ok_or_else(|| ConnectorError::other("the local cloud has ended".into(), None))?;
             let request = request
                 .try_into_http1x()
                 .map_err(|error| ConnectorError::user(error.into()))?
                 .map(Body::new);
             // The router cannot fail: what goes wrong in it is an HTTP status.
-            let response = match router.oneshot(request).await {
+            let response = match Router::clone(&router).oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             };
             let (parts, body) = response.into_parts();
-            let body = to_bytes(body, usize::MAX)
+            let body = to_bytes(body, ANSWER_BYTES_MAX)
                 .await
                 .map_err(|error| ConnectorError::io(error.into()))?;
             HttpResponse::try_from(http::Response::from_parts(parts, SdkBody::from(body)))
@@ -87,7 +94,7 @@ impl TimeSource for HostTime {
 }
 
 /// A configuration for any client of the SDK.
-pub(crate) fn sdk_config(host: &Host, endpoint: &str, router: Router) -> SdkConfig {
+pub(crate) fn sdk_config(host: &Host, endpoint: &str, router: &Arc<Router>) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(host.region().to_owned()))
@@ -97,6 +104,14 @@ pub(crate) fn sdk_config(host: &Host, endpoint: &str, router: Router) -> SdkConf
         )))
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .time_source(SharedTimeSource::new(HostTime(host.clone())))
-        .http_client(SharedHttpClient::new(InProcess(router)))
+        .http_client(SharedHttpClient::new(InProcess(Arc::downgrade(router))))
         .build()
+}
+
+/// The same for a function, whose calls then bear its name.
+pub(crate) fn sdk_config_of(config: &SdkConfig, function: &str) -> SdkConfig {
+    // A name that cannot be told is left out of the record, and nothing else.
+    let mut builder = config.clone().into_builder();
+    builder.set_app_name(AppName::new(function.to_owned()).ok());
+    builder.build()
 }

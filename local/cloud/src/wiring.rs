@@ -1,6 +1,10 @@
 //! From the typed template to the services' settings.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, OnceLock, Weak},
+};
 
 use archweld_codebuild::{
     Environment, EnvironmentType, EnvironmentVariable, Project, Source, SourceType, VariableType,
@@ -12,8 +16,8 @@ use archweld_lambda::{
 };
 use archweld_local_api::ApiError;
 use archweld_registry::TagMutability;
-use archweld_step_functions::{Integrations, LambdaResponse};
-use archweld_template::{Build, Function, Layer, Stack};
+use archweld_step_functions::{Integrations, LambdaResponse, StepFunctions};
+use archweld_template::{Build, EventRule, Function, Layer, Stack};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use serde::de::DeserializeOwned;
@@ -24,22 +28,39 @@ use crate::OpenError;
 /// Where a layer's files are on AWS.
 const LAYERS: &str = "/opt/";
 
-/// Hands events to functions, asynchronously as EventBridge does.
-pub(crate) fn deliver(lambda: Lambda) -> Deliver {
+/// Hands events to functions, asynchronously as EventBridge does, and starts state machines.
+///
+/// State machines put events on the bus themselves, so the bus must not keep them alive.
+pub(crate) fn deliver(lambda: Lambda, state_machines: Weak<OnceLock<StepFunctions>>) -> Deliver {
     Arc::new(move |arn, payload| {
-        let lambda = lambda.clone();
+        let (lambda, state_machines) = (lambda.clone(), state_machines.clone());
         async move {
-            let payload = Bytes::from(payload.to_string());
-            match lambda.invoke(&arn, payload, InvocationType::Event).await {
-                Ok(_) => Ok(()),
-                Err(ApiError { code, message, status }) => {
-                    let retryable = status >= 500 || code == "TooManyRequestsException";
-                    Err(DeliveryError { code, message, retryable })
+            let payload = payload.to_string();
+            let delivered = if is_state_machine(&arn) {
+                let state_machines = state_machines.upgrade();
+                match state_machines.as_deref().and_then(OnceLock::get) {
+                    Some(step_functions) => {
+                        let input = json!({ "stateMachineArn": arn, "input": payload });
+                        step_functions.call("StartExecution", input).await.map(drop)
+                    }
+                    None => {
+                        Err(ApiError::server("ServiceException", "the local cloud is stopping"))
+                    }
                 }
-            }
+            } else {
+                lambda.invoke(&arn, payload.into(), InvocationType::Event).await.map(drop)
+            };
+            delivered.map_err(|ApiError { code, message, status }| {
+                let retryable = status >= 500 || code == "TooManyRequestsException";
+                DeliveryError { code, message, retryable }
+            })
         }
         .boxed()
     })
+}
+
+fn is_state_machine(arn: &str) -> bool {
+    arn.contains(":stateMachine:")
 }
 
 /// What the state machine's tasks call.
@@ -89,10 +110,13 @@ pub(crate) fn function(
     handler: Handler,
     layers: &BTreeMap<String, PathBuf>,
 ) -> FunctionSettings {
+    let mut environment = environment(function, layers);
+    // Its SDK then sends the name with each call, for the record of calls.
+    environment.entry("AWS_SDK_UA_APP_ID".to_owned()).or_insert_with(|| function.name.clone());
     FunctionSettings {
         name: function.name.clone(),
         arn: function.arn.clone(),
-        environment: environment(function, layers),
+        environment,
         timeout: function.timeout,
         memory_mb: function.memory_mb,
         concurrency_max: function
@@ -180,12 +204,28 @@ pub(crate) fn mutability(template: &archweld_template::TagMutability) -> TagMuta
     }
 }
 
-/// Every target of every rule must be a function: nothing else takes events here.
-pub(crate) fn check_targets(stack: &Stack) -> Result<(), OpenError> {
-    for rule in &stack.rules {
-        for target in &rule.rule.targets {
-            if !stack.functions.iter().any(|function| function.arn == target.arn) {
-                let (rule, arn) = (rule.logical_id.clone(), target.arn.clone());
+/// What the services cannot do must be refused, not dropped: every rule must be of the default bus
+/// and aim at functions and state machines of the template, which must be standard ones.
+pub(crate) fn check(stack: &Stack) -> Result<(), OpenError> {
+    let unsupported = |resource: &str, problem: String| OpenError::Unsupported {
+        resource: resource.to_owned(),
+        problem,
+    };
+    if let Some(express) = stack.state_machines.iter().find(|state_machine| state_machine.express) {
+        let problem = "express state machines are not served".to_owned();
+        return Err(unsupported(&express.logical_id, problem));
+    }
+    for EventRule { logical_id, bus, rule } in &stack.rules {
+        if bus != Bus::DEFAULT {
+            let problem = format!("bus {bus} is not served, only {}", Bus::DEFAULT);
+            return Err(unsupported(logical_id, problem));
+        }
+        for target in &rule.targets {
+            let functions = stack.functions.iter().map(|function| &function.arn);
+            let mut known =
+                functions.chain(stack.state_machines.iter().map(|machine| &machine.arn));
+            if !known.any(|arn| *arn == target.arn) {
+                let (rule, arn) = (logical_id.clone(), target.arn.clone());
                 return Err(OpenError::Target { rule, arn });
             }
         }

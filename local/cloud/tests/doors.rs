@@ -218,11 +218,22 @@ async fn a_rule_starts_a_state_machine() {
     cloud.shutdown().await;
 }
 
+/// Method, path, headers and body of a request; status and a part of its answer.
+type Exchange<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str);
+
 /// One request as a client that is no SDK sends it; the status and the rest of the answer.
-async fn request(cloud: &Cloud, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
+async fn request(
+    cloud: &Cloud,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> (u16, String) {
     let mut stream = TcpStream::connect(cloud.address()).await.unwrap();
     let length = body.len();
-    let head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     // A server that refuses by the head alone may close before it has read the body.
     stream.write_all(body).await.ok();
@@ -238,16 +249,44 @@ async fn answers_clients_that_are_no_sdk() {
     let cloud = Cloud::open(Settings { port: Some(0), ..settings }).await.unwrap();
     let target = |target: &str| format!("Host: localhost\r\nX-Amz-Target: {target}\r\n");
     let start = target("AWSStepFunctions.StartExecution");
-    let cases: [(&str, &str, &str, &[u8], u16, &str); 9] = [
+    let cases: [Exchange<'_>; 9] = [
         ("GET", "/v2/", "Host: localhost\r\n", b"", 401, "www-authenticate"),
         ("POST", "/", "Host: localhost\r\n", b"{}", 400, "UnknownOperationException"),
-        ("POST", "/", &target("AWSStepFunctions.CreateActivity"), b"{}", 400, "UnknownOperationException"),
-        ("POST", "/", &target("DynamoDB_20120810.ListTables"), b"{}", 400, "UnknownOperationException"),
+        (
+            "POST",
+            "/",
+            &target("AWSStepFunctions.CreateActivity"),
+            b"{}",
+            400,
+            "UnknownOperationException",
+        ),
+        (
+            "POST",
+            "/",
+            &target("DynamoDB_20120810.ListTables"),
+            b"{}",
+            400,
+            "UnknownOperationException",
+        ),
         ("POST", "/", &start, b"{", 400, "SerializationException"),
         ("POST", "/", &start, b"[]", 400, "x-amzn-errortype"),
         ("POST", "/", "Host: evil.example\r\n", b"{}", 421, "evil.example"),
-        ("POST", "/", "Host: localhost\r\nOrigin: http://evil.example\r\n", b"{}", 421, "evil.example"),
-        ("POST", "/2015-03-31/functions/test-Echo/invocations", "Host: localhost\r\n", b"{\"a\":1}", 200, "{\"a\":1}"),
+        (
+            "POST",
+            "/",
+            "Host: localhost\r\nOrigin: http://evil.example\r\n",
+            b"{}",
+            421,
+            "evil.example",
+        ),
+        (
+            "POST",
+            "/2015-03-31/functions/test-Echo/invocations",
+            "Host: localhost\r\n",
+            b"{\"a\":1}",
+            200,
+            "{\"a\":1}",
+        ),
     ];
     for (method, path, headers, body, status, contains) in cases {
         let (found, answer) = request(&cloud, method, path, headers, body).await;
@@ -264,38 +303,54 @@ async fn records_the_calls_that_came_in() {
     let (settings, mut seen) = settings(&[]);
     let cloud = Cloud::open(settings).await.unwrap();
     let states = aws_sdk_sfn::Client::new(&cloud.sdk_config());
-    states.start_execution().state_machine_arn("arn:aws:states:us-east-1:000000000000:stateMachine:no").send().await.unwrap_err();
+    states
+        .start_execution()
+        .state_machine_arn("arn:aws:states:us-east-1:000000000000:stateMachine:no")
+        .send()
+        .await
+        .unwrap_err();
     let machine = &cloud.stack().state_machines[0].arn;
     states.start_execution().state_machine_arn(machine).send().await.unwrap();
     next(&mut seen).await;
     let calls = cloud.calls();
     let calls: Vec<_> = calls
         .iter()
-        .map(|call| (call.service, call.operation.as_str(), call.status.as_u16(), call.caller.as_deref()))
+        .map(|call| {
+            (call.service, call.operation.as_str(), call.status.as_u16(), call.caller.as_deref())
+        })
         .collect();
-    assert_eq!(calls, [
-        ("states", "StartExecution", 400, None),
-        ("states", "StartExecution", 200, None),
-        ("codebuild", "ListProjects", 200, Some("test-Echo")),
-    ]);
+    assert_eq!(
+        calls,
+        [
+            ("states", "StartExecution", 400, None),
+            ("states", "StartExecution", 200, None),
+            ("codebuild", "ListProjects", 200, Some("test-Echo")),
+        ]
+    );
     cloud.shutdown().await;
 }
 
 #[tokio::test]
 async fn a_state_folder_serves_one_cloud_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
-    let open = || async {
+    let open = |port| {
         let (settings, seen) = settings(&[]);
-        let state = Some(folder.path().to_owned());
-        (Cloud::open(Settings { state, ..settings }).await, seen)
+        let settings = Settings { state: Some(folder.path().to_owned()), port, ..settings };
+        async move { (Cloud::open(settings).await, seen) }
     };
-    let (first, _seen) = open().await;
+    let (first, _seen) = open(Some(0)).await;
     let first = first.unwrap();
-    assert!(matches!(open().await.0, Err(OpenError::InUse(path)) if path == folder.path()));
+    assert!(matches!(open(None).await.0, Err(OpenError::InUse(path)) if path == folder.path()));
+
+    // A client that keeps its connection, as docker does, must not keep the folder.
+    let mut idle = TcpStream::connect(first.address()).await.unwrap();
+    idle.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    assert_ne!(idle.read(&mut [0; 4096]).await.unwrap(), 0);
     first.shutdown().await;
-    let (second, _seen) = open().await;
+
+    let (second, _seen) = open(None).await;
     drop(second.unwrap());
-    let (third, _seen) = open().await;
+    let (third, _seen) = open(None).await;
     third.unwrap().shutdown().await;
 }
 
@@ -321,7 +376,9 @@ async fn a_port_serves_one_cloud_and_is_free_after_it() {
 async fn refuses_templates_that_ask_for_what_is_not_served() {
     let folder = tempfile::tempdir().unwrap();
     let rule = |properties: &str| {
-        format!("Resources:\n  R:\n    Type: AWS::Events::Rule\n    Properties: {{EventPattern: {{source: [x]}}, {properties}}}\n")
+        format!(
+            "Resources:\n  R:\n    Type: AWS::Events::Rule\n    Properties: {{EventPattern: {{source: [x]}}, {properties}}}\n"
+        )
     };
     let cases = [
         (rule("Targets: [{Id: t, Arn: \"arn:aws:sqs:us-east-1:000000000000:q\"}]"), "arn:aws:sqs"),
@@ -331,7 +388,8 @@ async fn refuses_templates_that_ask_for_what_is_not_served() {
         let path = folder.path().join("template.yaml");
         std::fs::write(&path, text).unwrap();
         let (settings, _seen) = settings(&[]);
-        let opened = Cloud::open(Settings { template: path, parameters: BTreeMap::new(), ..settings });
+        let opened =
+            Cloud::open(Settings { template: path, parameters: BTreeMap::new(), ..settings });
         match opened.await {
             Err(error) => assert!(error.to_string().contains(problem), "{error}"),
             Ok(_) => panic!("opened with {problem}"),
