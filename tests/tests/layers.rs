@@ -15,12 +15,13 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("archweld-codebuild", LOCAL_SERVICE),
     ("archweld-events", LOCAL_SERVICE),
     ("archweld-registry", LOCAL_SERVICE),
+    ("archweld-template", &["archweld-events"]),
     ("archweld-cloud", LOCAL_HOST),
     ("archweld", LOCAL_HOST),
     ("archweld-tests", EVERYTHING),
 ];
 const FUNCTION: &[&str] = &["archweld-model", "archweld-runtime"];
-const LOCAL_SERVICE: &[&str] = &["archweld-local-api"];
+const LOCAL_SERVICE: &[&str] = &["archweld-local-api", "archweld-model"];
 const LOCAL_HOST: &[&str] = &[
     "archweld-cloud",
     "archweld-codebuild",

@@ -1,0 +1,87 @@
+//! The functions' `handle`, called in process as `main.rs` calls it in a Lambda.
+
+use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc};
+
+use archweld_lambda::{FunctionError, InProcessHandler, Invocation};
+use archweld_model::{Named, Projects};
+use archweld_template::Function;
+use aws_types::SdkConfig;
+use futures_util::FutureExt as _;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+/// The handler of a function of the template.
+pub(crate) fn in_process(
+    function: &Function,
+    environment: &BTreeMap<String, String>,
+    sdk_config: &SdkConfig,
+) -> InProcessHandler {
+    let variable = |name: &str| environment.get(name).unwrap().clone();
+    match function.binary.as_str() {
+        "plan-build" => {
+            let projects = Projects {
+                amd64: variable("PROJECT_AMD64"),
+                arm64: variable("PROJECT_ARM64"),
+                manifest: variable("PROJECT_MANIFEST"),
+            };
+            let (config, registry) = (variable("ARCHWELD_CONFIG"), variable("IMAGE_REGISTRY"));
+            let settings = plan_build::Settings::new(Path::new(&config), registry, projects);
+            handler(settings, |request, settings| async move {
+                plan_build::handle(request, &settings).await
+            })
+        }
+        "start-build" => {
+            let codebuild = aws_sdk_codebuild::Client::new(sdk_config);
+            handler(codebuild, |request, codebuild| async move {
+                start_build::handle(request, &codebuild).await
+            })
+        }
+        "build-events" => {
+            let clients = build_events::Clients::new(sdk_config);
+            handler(
+                clients,
+                |event, clients| async move { build_events::handle(event, &clients).await },
+            )
+        }
+        "publish" => {
+            let ecr = aws_sdk_ecr::Client::new(sdk_config);
+            handler(ecr, |request, ecr| async move { publish::handle(request, &ecr).await })
+        }
+        "reconcile" => {
+            let names = ["PROJECT_AMD64", "PROJECT_ARM64", "PROJECT_MANIFEST"];
+            let settings = reconcile::Settings::new(names.map(variable).to_vec());
+            let codebuild = aws_sdk_codebuild::Client::new(sdk_config);
+            handler((settings, codebuild), |payload, shared| async move {
+                reconcile::handle(payload, &shared.0, &shared.1).await
+            })
+        }
+        other => panic!("no function {other}"),
+    }
+}
+
+fn handler<S, I, O, E, F>(shared: S, handle: fn(I, Arc<S>) -> F) -> InProcessHandler
+where
+    S: Send + Sync + 'static,
+    I: DeserializeOwned + 'static,
+    O: Serialize,
+    E: Named,
+    F: Future<Output = Result<O, E>> + Send + 'static,
+{
+    let shared = Arc::new(shared);
+    Arc::new(move |invocation: Invocation| {
+        let input = archweld_runtime::parse(invocation.payload);
+        let shared = Arc::clone(&shared);
+        match input {
+            Ok(input) => {
+                let handled = handle(input, shared);
+                async move { handled.await.map(|output| json!(output)).map_err(|error| named(&error)) }
+                    .boxed()
+            }
+            Err(error) => std::future::ready(Err(named(&error))).boxed(),
+        }
+    })
+}
+
+fn named(error: &impl Named) -> FunctionError {
+    FunctionError { error_type: error.name().to_string(), error_message: error.to_string() }
+}

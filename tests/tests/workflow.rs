@@ -1,0 +1,285 @@
+//! The workflow, over both doors: each behaviour is written once.
+
+use archweld_model::{Index, variable};
+use archweld_tests::{Behaviour, CONFIG, Door, World, template};
+use aws_sdk_codebuild::types::StatusType;
+use aws_sdk_sfn::types::{ExecutionStatus, HistoryEventType};
+use serde_json::json;
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Makes a test of each function for each door.
+macro_rules! over_both_doors {
+    ($($name:ident,)+) => {
+        mod in_process {
+            use super::*;
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $name() {
+                    super::$name(Door::InProcess).await;
+                }
+            )+
+        }
+        mod over_http {
+            use super::*;
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(Door::Http).await;
+                }
+            )+
+        }
+    };
+}
+
+over_both_doors! {
+    publishes_one_index_of_every_platform_under_every_tag,
+    the_lambda_publisher_needs_no_manifest_build,
+    a_failing_platform_stops_its_siblings_and_moves_no_tag,
+    a_stopped_execution_leaves_no_build_running,
+    a_build_that_pushed_nothing_is_named,
+    an_index_with_other_images_moves_no_tag,
+    a_wrong_input_is_refused_by_the_plan,
+    another_run_of_the_same_commit_leaves_the_fixed_tag,
+    a_console_start_needs_no_input,
+}
+
+async fn publishes_one_index_of_every_platform_under_every_tag(door: Door) {
+    let world = World::open(door).await;
+    let ended = world.run("r1", json!({"commit": COMMIT, "ref": "main"})).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+    assert_eq!(world.builds.started().len(), 3);
+    assert_eq!(world.tags(), ["0123456", "latest", "r1", "r1-amd64", "r1-arm64v8"]);
+
+    let run = world.tagged("r1").await.unwrap();
+    for tag in ["0123456", "latest"] {
+        assert_eq!(world.tagged(tag).await.unwrap().digest, run.digest);
+    }
+    assert_eq!(ended.output["digest"], run.digest.to_string());
+    let index = Index::parse(std::str::from_utf8(&run.bytes).unwrap()).unwrap();
+    assert_eq!(index.media_type(), Some(archweld_model::media_type::OCI_INDEX));
+    for (platform, tag) in [("linux/amd64", "r1-amd64"), ("linux/arm64", "r1-arm64v8")] {
+        let image = world.tagged(tag).await.unwrap();
+        let text = std::str::from_utf8(&run.bytes).unwrap();
+        assert!(text.contains(&image.digest.to_string()), "{platform} is in the index");
+    }
+    world.cloud.shutdown().await;
+}
+
+async fn the_lambda_publisher_needs_no_manifest_build(door: Door) {
+    let world = World::open(door).await;
+    let ended = world.run("r1", json!({"publisher": "lambda"})).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+    let mut started = world.builds.started();
+    started.sort();
+    assert_eq!(started, ["linux/amd64", "linux/arm64"]);
+    let latest = world.tagged("latest").await.unwrap();
+    assert_eq!(world.tagged("r1").await.unwrap(), latest);
+    world.cloud.shutdown().await;
+}
+
+async fn a_failing_platform_stops_its_siblings_and_moves_no_tag(door: Door) {
+    let world = World::open(door).await;
+    world.builds.behave("linux/amd64", Behaviour::Hang);
+    let message = "Error while executing command: make. Reason: exit status 2";
+    world.builds.behave("linux/arm64", Behaviour::Fail(message.to_owned()));
+    let ended = world.run("r1", json!({})).await;
+    assert_eq!(ended.status, ExecutionStatus::Failed);
+    assert_eq!(ended.error, "Build.Failed");
+    let cause = &ended.cause;
+    assert!(cause.starts_with("linux/arm64: BUILD failed: COMMAND_EXECUTION_ERROR: "), "{cause}");
+    assert!(cause.contains(message) && cause.contains("; log: https://"), "{cause}");
+    assert_eq!(world.tags(), Vec::<String>::new());
+    assert_eq!(statuses(&world).await, ["FAILED", "STOPPED"]);
+    assert_eq!(world.builds.started().len(), 2, "a failing build is never retried");
+    world.cloud.shutdown().await;
+}
+
+async fn a_stopped_execution_leaves_no_build_running(door: Door) {
+    let world = World::open(door).await;
+    world.builds.behave("linux/amd64", Behaviour::Hang);
+    world.builds.behave("linux/arm64", Behaviour::Hang);
+    let mut notices = world.cloud.codebuild().subscribe();
+    let execution = world.start("r1", json!({})).await;
+    let mut building = 0;
+    while building < 2 {
+        if let archweld_codebuild::Notice::PhaseBegan { phase, .. } = notices.recv().await.unwrap()
+            && phase == archweld_codebuild::PhaseType::Build
+        {
+            building += 1;
+        }
+    }
+    world.sfn.stop_execution().execution_arn(&execution).send().await.unwrap();
+    let mut finished = 0;
+    while finished < 2 {
+        if let archweld_codebuild::Notice::Finished { .. } = notices.recv().await.unwrap() {
+            finished += 1;
+        }
+    }
+    assert_eq!(world.ended(&execution).await.status, ExecutionStatus::Aborted);
+    assert_eq!(statuses(&world).await, ["STOPPED", "STOPPED"]);
+    world.cloud.shutdown().await;
+}
+
+async fn a_build_that_pushed_nothing_is_named(door: Door) {
+    let world = World::open(door).await;
+    world.builds.behave("linux/arm64", Behaviour::PushNothing);
+    let ended = world.run("r1", json!({})).await;
+    assert_eq!(ended.error, "Image.NotFound");
+    let expected = "linux/arm64: the build succeeded without pushing hello:r1-arm64v8";
+    assert!(ended.cause.starts_with(expected), "{}", ended.cause);
+    world.cloud.shutdown().await;
+}
+
+async fn an_index_with_other_images_moves_no_tag(door: Door) {
+    let world = World::open(door).await;
+    world.builds.behave("manifest", Behaviour::PushWrongIndex);
+    let ended = world.run("r1", json!({"commit": COMMIT})).await;
+    assert_eq!(ended.error, "Index.Mismatch");
+    assert!(ended.cause.contains("the index holds linux/amd64=sha256:"), "{}", ended.cause);
+    assert_eq!(world.tags(), ["r1", "r1-amd64", "r1-arm64v8"]);
+    world.cloud.shutdown().await;
+}
+
+async fn a_wrong_input_is_refused_by_the_plan(door: Door) {
+    let world = World::open(door).await;
+    let ended = world.run("r1", json!({"platfroms": []})).await;
+    assert_eq!(ended.error, "Plan.Invalid");
+    assert!(
+        ended.cause.starts_with("execution input: platfroms: unknown field"),
+        "{}",
+        ended.cause
+    );
+    assert_eq!(world.builds.started(), Vec::<String>::new());
+    world.cloud.shutdown().await;
+}
+
+async fn another_run_of_the_same_commit_leaves_the_fixed_tag(door: Door) {
+    let world = World::open(door).await;
+    let first = world.run("r1", json!({"commit": COMMIT})).await;
+    let second = world.run("r2", json!({"commit": COMMIT})).await;
+    assert_eq!(second.status, ExecutionStatus::Succeeded, "{second:?}");
+    let digest =
+        |ended: &archweld_tests::Ended| ended.output["digest"].as_str().unwrap().to_owned();
+    assert_ne!(digest(&first), digest(&second));
+    let fixed = world.tagged("0123456").await.unwrap();
+    assert_eq!(fixed.digest.to_string(), digest(&first));
+    let moving = world.tagged("latest").await.unwrap();
+    assert_eq!(moving.digest.to_string(), digest(&second));
+    assert_eq!(second.output["tags_kept"], json!(["0123456"]));
+    world.cloud.shutdown().await;
+}
+
+async fn a_console_start_needs_no_input(door: Door) {
+    let world = World::open(door).await;
+    let ended = world.run("console", json!({})).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+    assert_eq!(world.tags(), ["console", "console-amd64", "console-arm64v8", "latest"]);
+    world.cloud.shutdown().await;
+}
+
+/// The statuses of all builds, in alphabetical order.
+async fn statuses(world: &World) -> Vec<String> {
+    let ids = world.codebuild.list_builds().send().await.unwrap().ids.unwrap();
+    let builds = world.codebuild.batch_get_builds().set_ids(Some(ids)).send().await.unwrap();
+    let status = |build: &aws_sdk_codebuild::types::Build| {
+        build.build_status().map(StatusType::as_str).unwrap().to_owned()
+    };
+    let mut statuses: Vec<String> = builds.builds().iter().map(status).collect();
+    statuses.sort();
+    statuses
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_infrastructure_error_is_retried_and_then_given_up() {
+    let world = World::open(Door::InProcess).await;
+    world.builds.behave("linux/arm64", Behaviour::Fault(2));
+    let ended = world.run("r1", json!({})).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+    let tries = world.builds.started().iter().filter(|target| *target == "linux/arm64").count();
+    assert_eq!(tries, 3);
+
+    world.builds.behave("linux/arm64", Behaviour::Fault(u32::MAX));
+    let ended = world.run("r2", json!({})).await;
+    assert_eq!(ended.error, "Build.RetriesExhausted", "{ended:?}");
+    assert!(ended.cause.starts_with("linux/arm64: PROVISIONING failed"), "{}", ended.cause);
+    let tries = world.builds.started().iter().filter(|target| *target == "linux/arm64").count();
+    assert_eq!(tries, 3 + 3);
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_whose_event_is_lost_times_out_by_name_and_is_stopped() {
+    let without_rule = std::fs::read_to_string(template())
+        .unwrap()
+        .replace("source: [aws.codebuild]", "source: [nobody]");
+    let world = World::with(Door::InProcess, CONFIG, &without_rule).await;
+    let ended = world.run("r1", json!({})).await;
+    assert_eq!(ended.error, "Build.TimedOut", "{ended:?}");
+    assert!(ended.cause.contains("no build reported its end within 7800 seconds"), "{ended:?}");
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_pattern_in_the_template_changes_the_wiring() {
+    let only_amd64 = std::fs::read_to_string(template()).unwrap().replacen(
+        "                  - !Ref Amd64Project\n                  - !Ref Arm64Project\n                  - !Ref ManifestProject\n                # CodeBuild",
+        "                  - !Ref Amd64Project\n                # CodeBuild",
+        1,
+    );
+    let world = World::with(Door::InProcess, CONFIG, &only_amd64).await;
+    let ended = world.run("r1", json!({"platforms": ["linux/amd64"], "publisher": "lambda"})).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+    let ended = world.run("r2", json!({"platforms": ["linux/arm64"], "publisher": "lambda"})).await;
+    assert_eq!(ended.error, "Build.TimedOut", "{ended:?}");
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_environment_in_the_template_changes_the_function() {
+    let other = std::fs::read_to_string(template()).unwrap().replacen(
+        "IMAGE_REGISTRY: !Select [0, !Split [\"/\", !GetAtt Repository.RepositoryUri]]",
+        "IMAGE_REGISTRY: registry.example",
+        1,
+    );
+    let world = World::with(Door::InProcess, CONFIG, &other).await;
+    let ended = world.run("r1", json!({})).await;
+    assert_eq!(ended.output["repository_uri"], "registry.example/hello", "{ended:?}");
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_two_platforms_takes_at_most_ten_transitions() {
+    let world = World::open(Door::InProcess).await;
+    let execution = world.start("r1", json!({})).await;
+    world.ended(&execution).await;
+    let history = world.sfn.get_execution_history().execution_arn(&execution);
+    let events = history.max_results(1000).send().await.unwrap().events;
+    let entered = events.iter().filter(|event| {
+        let kind: &HistoryEventType = event.r#type();
+        kind.as_str().ends_with("StateEntered")
+    });
+    let transitions = entered.count();
+    assert!((5..=10).contains(&transitions), "{transitions}");
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_token_appears_in_a_cause_an_output_or_a_tag() {
+    let world = World::open(Door::InProcess).await;
+    let execution = world.start("r1", json!({})).await;
+    let ended = world.ended(&execution).await;
+    let ids = world.codebuild.list_builds().send().await.unwrap().ids.unwrap();
+    let builds = world.codebuild.batch_get_builds().set_ids(Some(ids)).send().await.unwrap();
+    let tokens: Vec<&str> = builds
+        .builds()
+        .iter()
+        .flat_map(|build| build.environment().unwrap().environment_variables())
+        .filter(|known| known.name() == variable::TASK_TOKEN)
+        .map(|token| token.value())
+        .collect();
+    assert_eq!(tokens.len(), 3);
+    let said = format!("{ended:?} {:?}", world.tags());
+    assert!(tokens.iter().all(|token| !said.contains(token)));
+    world.cloud.shutdown().await;
+}
