@@ -276,10 +276,10 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let name = name.clone();
         self.transact(move |transaction| {
-            if !force && !transaction.state.repository(&name)?.manifests.is_empty() {
+            let is_empty = transaction.state.repository(&name)?.manifests.is_empty();
+            if !is_empty && !force {
                 return Err(RegistryError::RepositoryNotEmpty(name));
             }
-            transaction.state.repository(&name)?;
             transaction.changes.push(Change::RepositoryDeleted { repository: name });
             Ok(())
         })

@@ -1,8 +1,8 @@
 //! Real clients against the registry over a socket, where they are installed.
 
-use std::{fs, path::Path, process::Output};
+use std::{fs, path::Path, process::Output, time::Duration};
 
-use archweld_registry::Storage;
+use archweld_registry::{Options, Storage};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, process::Command, task::JoinHandle};
 
@@ -16,8 +16,9 @@ struct Server {
 }
 
 impl Server {
-    async fn start(folder: &Path) -> Self {
-        let env = Fixture::new(options(Storage::Folder(folder.to_owned()))).await;
+    async fn start(folder: &Path, bytes_max: Option<u64>) -> Self {
+        let storage = Storage::Folder(folder.to_owned());
+        let env = Fixture::new(Options { bytes_max, ..options(storage) }).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("localhost:{}", listener.local_addr().unwrap().port());
         env.registry.set_address(&*address);
@@ -95,7 +96,7 @@ async fn skopeo_copies_an_index_in_and_out_with_equal_digests() {
         eprintln!("skipped: skopeo is not installed");
         return;
     }
-    let server = Server::start(&path("registry")).await;
+    let server = Server::start(&path("registry"), None).await;
     let index = write_layout(&path("in"));
     let source = format!("oci:{}:v1", path("in").display());
     let image = format!("docker://{}/app:v1", server.address);
@@ -135,36 +136,82 @@ async fn skopeo_copies_an_index_in_and_out_with_equal_digests() {
     assert_eq!(blobs("out"), blobs("in"));
 }
 
+/// A registry and a Docker engine with an image for it.
+struct Docker {
+    folder: tempfile::TempDir,
+    server: Server,
+    image: String,
+}
+
+impl Docker {
+    /// `None` where no engine answers.
+    async fn start(bytes_max: Option<u64>) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let version = run("docker", &["version"], folder.path()).await;
+        if !version.is_some_and(|output| output.status.success()) {
+            eprintln!("skipped: no Docker engine answers");
+            return None;
+        }
+        let server = Server::start(&folder.path().join("registry"), bytes_max).await;
+        let image = format!("{}/app:v1", server.address);
+        let docker = Self { folder, server, image };
+        let layer = docker.folder.path().join("layer.tar");
+        fs::write(&layer, [0; 10240]).unwrap();
+        docker.succeed(&["import", &layer.display().to_string(), &docker.image]).await;
+        Some(docker)
+    }
+
+    async fn run(&self, arguments: &[&str]) -> (bool, String) {
+        let output = run("docker", arguments, self.folder.path()).await.unwrap();
+        (output.status.success(), text(&output))
+    }
+
+    async fn succeed(&self, arguments: &[&str]) -> String {
+        let (success, text) = self.run(arguments).await;
+        assert!(success, "{text}");
+        text
+    }
+
+    async fn fail(&self, arguments: &[&str]) -> String {
+        let (success, text) = self.run(arguments).await;
+        assert!(!success, "{text}");
+        text
+    }
+
+    async fn log_in(&self, password: &str) -> (bool, String) {
+        self.run(&["login", "-u", "AWS", "-p", password, &self.server.address]).await
+    }
+
+    /// Leaves nothing behind in the engine.
+    async fn finish(self) {
+        self.succeed(&["rmi", &self.image]).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn docker_pushes_after_a_login_and_pulls_without_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let docker = async |arguments: &[&str]| run("docker", arguments, folder.path()).await;
-    if !docker(&["version"]).await.is_some_and(|output| output.status.success()) {
-        eprintln!("skipped: no Docker engine answers");
-        return;
-    }
-    let server = Server::start(&folder.path().join("registry")).await;
-    let docker = async |arguments: &[&str]| docker(arguments).await.unwrap();
-    let (image, layer) = (format!("{}/app:v1", server.address), folder.path().join("layer.tar"));
-    fs::write(&layer, [0; 10240]).unwrap();
-    let imported = docker(&["import", &layer.display().to_string(), &image]).await;
-    assert!(imported.status.success(), "{}", text(&imported));
+    let Some(docker) = Docker::start(None).await else { return };
+    docker.fail(&["push", &docker.image]).await;
+    assert!(!docker.log_in("wrong").await.0);
+    assert!(docker.log_in(&password(&docker.server)).await.0);
+    let pushed = docker.succeed(&["push", &docker.image]).await;
+    let digest = docker.server.env.registry.tags(&app()).unwrap().into_values().next().unwrap();
+    assert!(pushed.contains(&digest.to_string()), "{pushed}");
 
-    let stranger = docker(&["push", &image]).await;
-    assert!(!stranger.status.success(), "{}", text(&stranger));
-    let wrong = docker(&["login", "-u", "AWS", "-p", "wrong", &server.address]).await;
-    assert!(!wrong.status.success(), "{}", text(&wrong));
-    let login = docker(&["login", "-u", "AWS", "-p", &password(&server), &server.address]).await;
-    assert!(login.status.success(), "{}", text(&login));
-    let pushed = docker(&["push", &image]).await;
-    assert!(pushed.status.success(), "{}", text(&pushed));
-    let digest = server.env.registry.tags(&app()).unwrap().into_values().next().unwrap();
-    assert!(text(&pushed).contains(&digest.to_string()), "{}", text(&pushed));
+    docker.succeed(&["logout", &docker.server.address]).await;
+    docker.succeed(&["rmi", &docker.image]).await;
+    let pulled = docker.succeed(&["pull", &docker.image]).await;
+    assert!(pulled.contains(&digest.to_string()), "{pulled}");
+    docker.finish().await;
+}
 
-    docker(&["logout", &server.address]).await;
-    docker(&["rmi", &image]).await;
-    let pulled = docker(&["pull", &image]).await;
-    docker(&["rmi", &image]).await;
-    assert!(pulled.status.success(), "{}", text(&pulled));
-    assert!(text(&pulled).contains(&digest.to_string()), "{}", text(&pulled));
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_says_at_once_that_the_registry_is_full() {
+    let Some(docker) = Docker::start(Some(10)).await else { return };
+    assert!(docker.log_in(&password(&docker.server)).await.0);
+    let push = ["push", &*docker.image];
+    let pushed = tokio::time::timeout(Duration::from_secs(30), docker.fail(&push)).await.unwrap();
+    assert!(pushed.contains("its limit of 10 bytes"), "{pushed}");
+    assert_eq!(docker.server.env.registry.total_bytes(), 0);
+    docker.finish().await;
 }
