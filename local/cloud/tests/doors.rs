@@ -396,3 +396,14 @@ async fn refuses_templates_that_ask_for_what_is_not_served() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn opens_the_template_that_aws_deploys() {
+    let (settings, _seen) = settings(&[]);
+    let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../infra/template.yaml");
+    let cloud = Cloud::open(Settings { template, ..settings }).await.unwrap();
+    let rules = cloud.bus().call("ListRules", json!({})).await.unwrap();
+    assert_eq!(rules["Rules"].as_array().unwrap().len(), cloud.stack().rules.len());
+    assert!(!cloud.stack().rules.is_empty());
+    cloud.shutdown().await;
+}
