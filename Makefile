@@ -52,6 +52,12 @@ lint: tools ## Check formatting, lints, documentation, the template and the scri
 	$(VENV)/bin/cfn-lint infra/template.yaml
 	shellcheck scripts/{with-engine,base-images,install,python-tools} .ci/run example/hello
 
+.PHONY: bench
+bench: ## Measure start-up, memory, size and archweld's own time
+	@$(MAKE) binaries PROFILE=release
+	@cargo build --quiet --release --package archweld-bench --package hello-lambda
+	@scripts/with-engine scripts/bench $(ARGS)
+
 .PHONY: build
 build: ## Build the functions as they are deployed
 	cargo build --release $(FUNCTIONS:%=--package %)

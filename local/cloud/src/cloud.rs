@@ -110,16 +110,6 @@ impl Cloud {
     /// folder, or the port is taken. Nothing is left behind then.
     pub async fn open(settings: Settings) -> Result<Self, OpenError> {
         let Settings { host, template, stack_name, parameters, layers, state, .. } = settings;
-        let lock = state.as_deref().map(lock).transpose()?;
-        let listener = match settings.port {
-            Some(port) => Some(Listening::on(port).await?),
-            None => None,
-        };
-        let address = match &listener {
-            Some(listening) => format!("localhost:{}", listening.port()),
-            None => ADDRESS_IN_PROCESS.to_owned(),
-        };
-        let endpoint = format!("http://{address}");
         let deployment = Deployment {
             stack_name,
             account: host.account().to_owned(),
@@ -129,6 +119,20 @@ impl Cloud {
         let stack = Stack::read(&template, &deployment)
             .map_err(|error| OpenError::Template { path: template, source: Box::new(error) })?;
         wiring::check(&stack)?;
+        if let Functions::Folder(folder) = &settings.functions {
+            check_binaries(&stack, folder)?;
+        }
+        // The folder comes after everything that can be refused without it.
+        let listener = match settings.port {
+            Some(port) => Some(Listening::on(port).await?),
+            None => None,
+        };
+        let lock = state.as_deref().map(lock).transpose()?;
+        let address = match &listener {
+            Some(listening) => format!("localhost:{}", listening.port()),
+            None => ADDRESS_IN_PROCESS.to_owned(),
+        };
+        let endpoint = format!("http://{address}");
 
         let mut environment = BTreeMap::from([("AWS_ENDPOINT_URL".to_owned(), endpoint.clone())]);
         environment.extend(CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -241,6 +245,14 @@ impl Cloud {
     }
 }
 
+fn check_binaries(stack: &Stack, folder: &Path) -> Result<(), OpenError> {
+    let missing = stack.functions.iter().find(|function| !folder.join(&function.binary).is_file());
+    missing.map_or(Ok(()), |function| {
+        let path = folder.join(&function.binary);
+        Err(OpenError::Binary { function: function.logical_id.clone(), path })
+    })
+}
+
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::State { folder: folder.to_owned(), source };
     fs::create_dir_all(folder).map_err(failed)?;
@@ -324,14 +336,7 @@ async fn create(
 ) -> Result<(), OpenError> {
     for function in &stack.functions {
         let handler = match functions {
-            Functions::Folder(folder) => {
-                let path = folder.join(&function.binary);
-                if !path.is_file() {
-                    let function = function.logical_id.clone();
-                    return Err(OpenError::Binary { function, path });
-                }
-                Handler::Process(path)
-            }
+            Functions::Folder(folder) => Handler::Process(folder.join(&function.binary)),
             Functions::InProcess(functions) => {
                 let environment = wiring::environment(function, layers);
                 let config = in_process::sdk_config_of(sdk_config, &function.name);
