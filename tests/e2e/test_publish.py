@@ -1,0 +1,104 @@
+"""A source tree in, a multi-architecture image out: what Docker, skopeo and archweld say of it agrees."""
+
+import json
+import os
+import shlex
+import time
+import unittest
+
+from support import ARCHWELD, PLATFORMS, ROOT, EndToEnd, command, digest_of
+
+SECOND_RUN_SECONDS_MAX = 60
+
+
+class Publish(EndToEnd):
+    def assert_published(self, summary, cloud):
+        """The registry serves what the summary says, and it runs on both platforms."""
+        repository = f"{cloud.registry}/hello"
+        self.assertEqual([image["platform"] for image in summary["platforms"]], list(PLATFORMS))
+        self.assertEqual(cloud.tags()["latest"], summary["digest"])
+
+        raw = cloud.raw(f"{repository}:latest")
+        self.assertEqual(digest_of(raw), summary["digest"])
+        self.assertEqual(platforms_of(raw), summary_platforms(summary))
+        inspected = command("docker", "manifest", "inspect", "--insecure", f"{repository}:latest").stdout
+        self.assertEqual(platforms_of(inspected), summary_platforms(summary))
+
+        # The lines that archweld printed, at the port where the registry is now.
+        pull, *runs = (
+            shlex.split(line.replace(summary["uri"], repository)) for line in (summary["pull"], *summary["run_lines"])
+        )
+        self.addCleanup(command, "docker", "image", "rm", "--force", pull[-1])
+        command(*pull)
+        for line, (platform, machine) in zip(runs, PLATFORMS.items(), strict=True):
+            self.assertEqual(command(*line).stdout, f"hello from {machine}, built for {platform}\n")
+
+    def test_the_build_publisher_publishes_an_index_of_both_platforms(self):
+        project = self.project()
+        summary, reports = self.publish(project)
+        targets = [report["target"] for report in reports if report.get("status") == "SUCCEEDED" and "target" in report]
+        self.assertEqual(sorted(targets), ["linux/amd64", "linux/arm64", "manifest"])
+        self.assertEqual(targets[-1], "manifest")
+        with self.up(project) as cloud:
+            self.assert_published(summary, cloud)
+
+    def test_the_lambda_publisher_publishes_the_same_without_a_manifest_build(self):
+        project = self.project()
+        summary, reports = self.publish(project, "--publisher", "lambda")
+        self.assertEqual({report["target"] for report in reports if "target" in report}, set(PLATFORMS))
+        with self.up(project) as cloud:
+            self.assert_published(summary, cloud)
+
+    def test_one_platform_can_be_built_alone(self):
+        summary, _ = self.publish(self.project(), "--platform", "linux/arm64")
+        self.assertEqual([image["platform"] for image in summary["platforms"]], ["linux/arm64"])
+
+    def test_a_buildspec_that_knows_only_account_and_region_publishes(self):
+        host = "$AWS_ACCOUNT_ID.dkr.ecr.$AWS_DEFAULT_REGION.amazonaws.com"
+        changes = {}
+        for name in ("buildspec.yml", "buildspec-manifest.yml"):
+            text = (ROOT / "example" / name).read_text()
+            changed = text.replace(f"${{IMAGE_REGISTRY:-{host}}}", host)
+            self.assertNotEqual(changed, text)
+            changes[name.replace(".", "_")] = changed
+        project = self.project(**changes)
+        summary, _ = self.publish(project)
+        with self.up(project) as cloud:
+            self.assert_published(summary, cloud)
+
+    def test_a_git_repository_is_built_at_a_ref(self):
+        project = self.project()
+        head = command("git", "-C", project, "rev-parse", "HEAD").stdout.strip()
+        command("git", "-C", project, "branch", "other")
+        (project / "Dockerfile").write_text("not what the ref has")
+        summary, _ = self.publish(project, "--source", f"file://{project}", "--ref", "other", "--publisher", "lambda")
+        self.assertIn(head[:7], summary["tags"])
+
+    def test_make_run_succeeds_and_is_quick_the_second_time(self):
+        make = ("make", "--no-print-directory", "-C", ROOT, "run", f"PROFILE={ARCHWELD.parent.name}")
+        further = f"ARGS=--state {self.state} --port 0"
+        environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+        command(*make, further, env=environment)
+        began = time.monotonic()
+        done = command(*make, further, env=environment)
+        self.assertLess(time.monotonic() - began, SECOND_RUN_SECONDS_MAX)
+        self.assertIn("\n  docker pull localhost:", done.stdout)
+        for platform in PLATFORMS:
+            self.assertIn(f"\n  docker run --rm --platform {platform} localhost:", done.stdout)
+
+
+def platforms_of(index):
+    """Platform, without Arm's default variant, and digest of each entry of an index."""
+    entries = {}
+    for entry in json.loads(index)["manifests"]:
+        platform = entry["platform"]
+        entries[f"{platform['os']}/{platform['architecture']}"] = entry["digest"]
+    return entries
+
+
+def summary_platforms(summary):
+    return {image["platform"]: image["digest"] for image in summary["platforms"]}
+
+
+if __name__ == "__main__":
+    unittest.main()
