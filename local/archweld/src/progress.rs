@@ -205,7 +205,7 @@ impl Build {
         bar.set_prefix(format!("{:<14} {:<16} {elapsed:>4}s", self.target, self.phase));
         match change {
             Change::Log(line) => bar.set_message(line.to_owned()),
-            Change::Ended { .. } => bar.abandon(),
+            Change::Ended { .. } => bar.abandon_with_message(""),
             Change::Phase(_) => {}
         }
     }

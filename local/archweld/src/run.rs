@@ -6,7 +6,7 @@ use std::{
 };
 
 use archweld_cloud::Cloud;
-use archweld_model::{Config, ExecutionInput, ImageName, PlanError, Published, Trigger};
+use archweld_model::{Config, ExecutionInput, ImageName, ImageTag, PlanError, Published, Trigger};
 use archweld_step_functions::Status;
 use serde_json::{Value, json};
 
@@ -163,26 +163,21 @@ fn summarize(published: &Published, address: &str, progress: &Progress) -> Resul
         progress.json("summary", &summary);
         return Ok(());
     }
-    let tags: Vec<&str> = published.tags.iter().map(|tag| tag.as_str()).collect();
-    let mut text = format!(
-        "published {uri}@{} in {:.1} s, {:.2} s of them archweld's own\n",
-        published.digest,
-        wall.as_secs_f64(),
-        own.as_secs_f64()
-    );
+    let names =
+        |tags: &[ImageTag]| tags.iter().map(ImageTag::as_str).collect::<Vec<_>>().join(", ");
+    let mut text = format!("published {uri}\n");
+    let mut line = |what: &str, value: &str| text += &format!("  {what:<14} {value}\n");
+    line("index", &published.digest.to_string());
     for image in &published.platforms {
-        text += &format!(
-            "  {:<14} {} {:>9}\n",
-            image.platform.to_string(),
-            image.digest,
-            size(image.size_bytes)
-        );
+        let value = format!("{} {:>9}", image.digest, size(image.size_bytes));
+        line(&image.platform.to_string(), &value);
     }
-    text += &format!("  tags: {}\n", tags.join(", "));
+    line("tags", &names(&published.tags));
     if !published.tags_kept.is_empty() {
-        let kept: Vec<&str> = published.tags_kept.iter().map(|tag| tag.as_str()).collect();
-        text += &format!("  tags of an earlier run, left where they were: {}\n", kept.join(", "));
+        line("tags kept", &format!("{} (of an earlier run)", names(&published.tags_kept)));
     }
+    let (wall, own) = (wall.as_secs_f64(), own.as_secs_f64());
+    line("time", &format!("{wall:.1} s, {own:.2} s of them archweld's own"));
     text += &format!("while `archweld up` serves the registry:\n  {pull}\n");
     for line in &runs {
         text += &format!("  {line}\n");
