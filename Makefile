@@ -36,6 +36,7 @@ test: export PATH := $(VENV)/bin:$(PATH)
 test: tools ## Run the unit and integration tests
 	@cargo nextest --version >/dev/null 2>&1 || \
 	  { echo 'installing cargo-nextest from crates.io (some minutes, once)' >&2; cargo install --locked cargo-nextest; }
+	@cargo build --quiet $(FUNCTIONS:%=--package %)
 	cargo nextest run --workspace $(ARGS)
 
 .PHONY: e2e
