@@ -51,7 +51,9 @@ lint: tools ## Check formatting, lints, documentation, the template and the scri
 	cargo clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --document-private-items
 	$(VENV)/bin/cfn-lint infra/template.yaml
-	shellcheck scripts/{with-engine,base-images,install,python-tools} .ci/run example/hello
+	shellcheck $(filter-out %.txt,$(wildcard scripts/*)) .ci/run example/hello
+	$(VENV)/bin/ruff check --quiet tests/e2e
+	$(VENV)/bin/ruff format --check --quiet tests/e2e
 
 .PHONY: bench
 bench: ## Measure start-up, memory, size and archweld's own time
@@ -71,8 +73,10 @@ clean: ## Remove what was built, installed and stored here
 
 .PHONY: ci
 ci: ## Do all that CI does
+	@scripts/install skopeo=skopeo docker-registry=docker-registry
 	$(MAKE) lint
-	$(MAKE) test
+	@# With an engine, no test of the registry is skipped.
+	scripts/with-engine $(MAKE) test
 	$(MAKE) e2e PROFILE=release
 
 .PHONY: binaries

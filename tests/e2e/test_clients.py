@@ -5,6 +5,7 @@ import subprocess
 import unittest
 
 from botocore.exceptions import ClientError
+
 from support import PLATFORMS, EndToEnd, command, wait_until
 
 
@@ -81,7 +82,10 @@ class Clients(EndToEnd):
             machine = cloud.state_machine
             absent = machine.replace(":stateMachine:", ":execution:") + ":absent"
             for call, error in [
-                (lambda: states.start_execution(stateMachineArn=f"{machine}x"), states.exceptions.StateMachineDoesNotExist),
+                (
+                    lambda: states.start_execution(stateMachineArn=f"{machine}x"),
+                    states.exceptions.StateMachineDoesNotExist,
+                ),
                 (lambda: states.start_execution(stateMachineArn="machine"), states.exceptions.InvalidArn),
                 (
                     lambda: states.start_execution(stateMachineArn=machine, input="{"),
