@@ -5,8 +5,6 @@ use serde_json::Value;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
-        Ok::<_, Error>(event.payload)
-    }))
-    .await
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| Ok::<_, Error>(event.payload)))
+        .await
 }
