@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// An operating system, a processor architecture and its variant, such as `linux/arm/v7`.
 ///
-/// Equal platforms have one spelling: `linux/arm64/v8` reads as `linux/arm64` and `linux/arm` as
-/// `linux/arm/v7`, as containerd normalises them
+/// Equal platforms have one spelling: `linux/amd64/v1` reads as `linux/amd64`, `linux/arm64/v8` as
+/// `linux/arm64` and `linux/arm` as `linux/arm/v7`, as containerd normalises them
 /// (<https://github.com/containerd/platforms/blob/main/database.go>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -84,7 +84,7 @@ impl Platform {
     ) -> Result<Self, PlatformError> {
         let variant = variant.filter(|variant| !variant.is_empty());
         let known = match (os, architecture, variant) {
-            ("linux", "amd64", None) => Architecture::Amd64,
+            ("linux", "amd64", None | Some("v1")) => Architecture::Amd64,
             ("linux", "386", None) => Architecture::I386,
             ("linux", "arm64", None | Some("v8" | "8")) => Architecture::Arm64,
             ("linux", "arm", Some("v5" | "5")) => Architecture::Arm32v5,
@@ -164,6 +164,7 @@ mod tests {
     fn equal_platforms_have_one_spelling() {
         for (text, spelling, image_name) in [
             ("linux/amd64", "linux/amd64", "amd64"),
+            ("linux/amd64/v1", "linux/amd64", "amd64"),
             ("linux/386", "linux/386", "i386"),
             ("linux/arm64", "linux/arm64", "arm64v8"),
             ("linux/arm64/v8", "linux/arm64", "arm64v8"),
