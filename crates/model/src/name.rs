@@ -125,8 +125,12 @@ name! {
     "ref",
     "a git branch or tag of at most 255 bytes, such as `main` or `refs/tags/v1.2.3`",
     |text| {
+        let is_branch_or_tag = text.strip_prefix("refs/").is_none_or(|rest| {
+            rest.strip_prefix("heads/").or(rest.strip_prefix("tags/")).is_some()
+        });
         let hostile = |c: char| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c);
-        !text.is_empty()
+        is_branch_or_tag
+            && !text.is_empty()
             && text.len() <= 255
             && !text.starts_with('-')
             && !text.ends_with(['/', '.'])
@@ -255,6 +259,18 @@ mod tests {
         }
         for bad in ["", "a", "Hello", "a//b", "/ab", "ab/", "a..b", "-ab", "a_-b", "a b"] {
             assert!(bad.parse::<RepositoryName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_ref_is_a_branch_or_a_tag() {
+        let git_ref = |text: &str| text.parse::<GitRef>();
+        assert_eq!(git_ref("main").unwrap().branch(), Some("main"));
+        assert_eq!(git_ref("refs/heads/a/b").unwrap().branch(), Some("a/b"));
+        assert_eq!(git_ref("refs/tags/v1.2.3").unwrap().tag(), Some("v1.2.3"));
+        for bad in ["", "refs/pull/1/head", "refs/heads/", "refs/heads", "-x", "a..b", "a b", "a/"]
+        {
+            assert!(git_ref(bad).is_err(), "{bad}");
         }
     }
 
