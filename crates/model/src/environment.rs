@@ -1,5 +1,7 @@
 //! The environment of a build: archweld's contract with buildspecs.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// The names of the variables.
@@ -32,7 +34,7 @@ pub mod variable {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment(Vec<Variable>);
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Variable {
     name: String,
     value: String,
@@ -71,5 +73,34 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Environment {
             environment.set(&name.into(), value);
         }
         environment
+    }
+}
+
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Who has the token can end the task.
+        let value = if self.name == variable::TASK_TOKEN { "…" } else { &self.value };
+        write!(f, "{}={value:?}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_set_once_and_counted_with_its_name() {
+        let mut environment: Environment = [("A", "1"), ("B", "größe")].into_iter().collect();
+        environment.set("A", "22");
+        assert_eq!(environment.iter().collect::<Vec<_>>(), [("A", "22"), ("B", "größe")]);
+        assert_eq!(environment.characters(), 1 + 2 + 1 + 5);
+    }
+
+    #[test]
+    fn debug_never_shows_the_token() {
+        let environment: Environment =
+            [(variable::RUN, "r1"), (variable::TASK_TOKEN, "AQCEAAAAKg")].into_iter().collect();
+        let shown = format!("{environment:?}");
+        assert!(shown.contains("r1") && !shown.contains("AQCE"), "{shown}");
     }
 }
