@@ -87,7 +87,10 @@ impl TryFrom<String> for SourcePath {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let path = text.strip_prefix("./").unwrap_or(&text).trim_end_matches('/');
+        let path = match text.strip_prefix("./").unwrap_or(&text).trim_end_matches('/') {
+            "" if text.starts_with('.') => ".",
+            path => path,
+        };
         let good =
             |part: &str| !part.is_empty() && part != ".." && !part.contains(char::is_control);
         if path.len() <= 255 && path.split('/').all(good) {
@@ -137,7 +140,7 @@ struct Table {
     buildspec: Option<SourcePath>,
     manifest_buildspec: Option<SourcePath>,
     platforms: Spanned<Vec<Spanned<String>>>,
-    tags: Option<Vec<Spanned<String>>>,
+    tags: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     publisher: Publisher,
     arch_tag: Option<Spanned<TagTemplate>>,
@@ -171,6 +174,8 @@ const TAGS_DEFAULT: [&str; 2] = ["{sha7}", "latest"];
 const ARCH_TAG_DEFAULT: &str = "{run}-{arch}";
 /// Bounds an execution's payloads and history, and the manifest build's environment.
 const PLATFORMS_MAX: usize = 6;
+/// Bounds the time that `publish` takes: ECR takes 10 `PutImage` a second of an account.
+pub(crate) const TAGS_MAX: usize = 50;
 
 impl Config {
     /// Reads the text of `archweld.toml`.
@@ -238,7 +243,12 @@ impl Table {
 
         let tags = match self.tags {
             None => TAGS_DEFAULT.iter().filter_map(|tag| tag.parse().ok()).collect(),
+            Some(tags) if tags.get_ref().len() > TAGS_MAX => {
+                let message = format!("{} tags, expected at most {TAGS_MAX}", tags.get_ref().len());
+                return Err(fail(tags.span(), message));
+            }
             Some(tags) => tags
+                .into_inner()
                 .into_iter()
                 .map(|tag| {
                     let template: TagTemplate = tag
@@ -263,11 +273,12 @@ impl Table {
             }
             Some(tag) => tag.into_inner(),
         };
+        let name_span = self.name.span();
         let name = self.name.into_inner();
         let repository = match self.repository {
             Some(repository) => repository.into_inner(),
             None => name.as_str().parse().map_err(|error| {
-                fail(0..0, format!("image {name} needs a `repository` of its own: {error}"))
+                fail(name_span, format!("image {name} needs a `repository` of its own: {error}"))
             })?,
         };
         let context = self.context.unwrap_or_else(|| SourcePath(".".to_owned()));
@@ -340,6 +351,16 @@ mod tests {
     }
 
     #[test]
+    fn the_source_itself_is_a_context_however_it_is_written() {
+        for text in [".", "./", "./."] {
+            assert_eq!(SourcePath::try_from(text.to_owned()).unwrap().as_str(), ".", "{text}");
+        }
+        for text in ["", "/", "/etc", "..", "./../x", "a//b"] {
+            assert!(SourcePath::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn says_line_column_and_what_was_expected() {
         let message = |rest: &str| {
             let text = format!("[[image]]\nname = \"hello\"\n{rest}");
@@ -352,6 +373,12 @@ mod tests {
         insta::assert_snapshot!(message("platform = []"), @"3:1: unknown field `platform`, expected one of `name`, `repository`, `source`, `context`, `dockerfile`, `buildspec`, `manifest_buildspec`, `platforms`, `tags`, `publisher`, `arch_tag`, `build_timeout_minutes`, `queue_timeout_minutes`, `retries`");
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\ntags = [\"{shaa}\"]"), @r#"4:9: unknown placeholder {shaa} in tag template "{shaa}", expected one of {arch} {branch} {date} {run} {sha} {sha7} {tag}"#);
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\narch_tag = \"latest\""), @"4:12: no {arch} in `arch_tag`: the platforms' images would overwrite each other");
+        insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\narch_tag = \"{arch\""), @r#"4:12: unbalanced brace in tag template "{arch""#);
+        insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\ntags = [\"{arch}\"]"), @"4:9: {arch} has no value in `tags`: an index is of every architecture; it belongs in `arch_tag`");
+        insta::assert_snapshot!(message(&format!("platforms = [\"linux/amd64\"]\ntags = {:?}", ["x"; TAGS_MAX + 1])), @"4:8: 51 tags, expected at most 50");
+        insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\nrepository = \"Hello\""), @r#"4:14: repository name "Hello" is not valid, expected 2 to 256 of `a-z 0-9`, with single `.`, `_`, `/` or any number of `-` between them"#);
+        insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\nsource = \"git@github.com:a/b\""), @r#"4:10: source "git@github.com:a/b" is not valid, expected `https://HOST/PATH` of a git repository, without a user or password"#);
+        insta::assert_snapshot!(Config::parse("[[image]]\nname = \"a\"\nplatforms = [\"linux/amd64\"]").unwrap_err(), @r#"2:8: image a needs a `repository` of its own: repository name "a" is not valid, expected 2 to 256 of `a-z 0-9`, with single `.`, `_`, `/` or any number of `-` between them"#);
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\nbuild_timeout_minutes = 4"), @"4:25: 4 is out of bounds, expected 5 to 2160");
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\ncontext = \"../x\""), @r#"4:11: path "../x" is not valid, expected a relative path of at most 255 bytes within the source"#);
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\npublisher = \"jenkins\""), @"4:13: unknown variant `jenkins`, expected `build` or `lambda`");

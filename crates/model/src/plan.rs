@@ -1,13 +1,13 @@
 //! The plan of one run: everything that the later steps need, decided once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Architecture, Commit, Config, Digest, Environment, ErrorName, ExecutionInput, GitRef,
     ImageConfig, ImageName, ImageTag, InputError, Named, Platform, Publisher, RepositoryName, Run,
-    TagError, TagTemplate, TagValues, Trigger, variable,
+    TagError, TagTemplate, TagValues, Trigger, config::TAGS_MAX, variable,
 };
 
 /// How long a build's environment variables may be together, in characters: names and values,
@@ -197,6 +197,9 @@ pub enum PlanError {
     /// No platform, or one twice.
     #[error("execution input: platforms: {0}")]
     Platforms(String),
+    /// Too many tags, or one that an index cannot have.
+    #[error("execution input: tags: {0}")]
+    Tags(String),
     /// A tag that would not be valid.
     #[error("tags: {0}")]
     Tag(#[from] TagError),
@@ -248,6 +251,8 @@ impl Plan {
         let image = choose(config, input.image.as_ref())?;
         let platforms = input.platforms.unwrap_or_else(|| image.platforms.clone());
         check_platforms(&platforms)?;
+        let templates = input.tags.unwrap_or_else(|| image.tags.clone());
+        check_tags(&templates)?;
         let publisher = input.publisher.unwrap_or(image.publisher);
         let run = Run::of_execution(&execution.name);
         let date: String =
@@ -260,14 +265,19 @@ impl Plan {
             sha: input.commit.as_ref().map(Commit::as_str),
             tag: input.git_ref.as_ref().and_then(GitRef::tag),
         };
+        let tag: ImageTag = run.as_str().parse()?;
         let (mut fixed_tags, mut moving_tags, mut tags_left_out) = (vec![], vec![], vec![]);
-        for template in input.tags.unwrap_or_else(|| image.tags.clone()) {
+        for template in templates {
             match template.render(&values)? {
                 Some(tag) if template.is_fixed() => fixed_tags.push(tag),
                 Some(tag) => moving_tags.push(tag),
                 None => tags_left_out.push(template),
             }
         }
+        // Templates may agree, and a tag that is fixed by one of them is fixed.
+        let mut known = BTreeSet::from([tag.clone()]);
+        fixed_tags.retain(|tag| known.insert(tag.clone()));
+        moving_tags.retain(|tag| known.insert(tag.clone()));
 
         let source_version = input.commit.as_ref().map(Commit::as_str).or_else(|| {
             input.git_ref.as_ref().and_then(|git_ref| git_ref.tag().or(git_ref.branch()))
@@ -286,7 +296,6 @@ impl Plan {
                 Ok(PlannedPlatform { platform, build: request.platform(platform, &tag, projects)? })
             })
             .collect::<Result<Vec<_>, PlanError>>()?;
-        let tag: ImageTag = run.as_str().parse()?;
         let manifest = match publisher {
             Publisher::Build => Some(request.manifest(&platforms, &tag, projects)?),
             Publisher::Lambda => None,
@@ -333,6 +342,21 @@ fn check_platforms(platforms: &[Platform]) -> Result<(), PlanError> {
     });
     match twice {
         Some((_, platform)) => Err(PlanError::Platforms(format!("{platform} is named twice"))),
+        None => Ok(()),
+    }
+}
+
+fn check_tags(tags: &[TagTemplate]) -> Result<(), PlanError> {
+    if tags.len() > TAGS_MAX {
+        let message = format!("{} tags, expected at most {TAGS_MAX}", tags.len());
+        return Err(PlanError::Tags(message));
+    }
+    match tags.iter().find(|tag| tag.is_of_one_architecture()) {
+        Some(tag) => {
+            let message =
+                format!("{{arch}} has no value in {tag}: an index is of every architecture");
+            Err(PlanError::Tags(message))
+        }
         None => Ok(()),
     }
 }
@@ -444,9 +468,13 @@ mod tests {
         "#;
 
     fn plan(input: Value) -> Result<Plan, PlanError> {
+        plan_of("arn:aws:states:us-east-1:000000000000:execution:archweld:r1", "r1", input)
+    }
+
+    fn plan_of(arn: &str, name: &str, input: Value) -> Result<Plan, PlanError> {
         let execution = Execution {
-            arn: "arn:aws:states:us-east-1:000000000000:execution:archweld:r1".to_owned(),
-            name: "r1".to_owned(),
+            arn: arn.to_owned(),
+            name: name.to_owned(),
             start_time: "2026-11-23T10:00:00.000Z".to_owned(),
         };
         let projects = Projects {
@@ -506,16 +534,39 @@ mod tests {
         let message = |input| plan(input).unwrap_err().to_string();
         insta::assert_snapshot!(message(json!({})), @"execution input: image: missing, expected one of api, web");
         insta::assert_snapshot!(message(json!({"image": "ap"})), @r#"execution input: image: unknown image "ap", expected one of api, web"#);
+        insta::assert_snapshot!(message(json!({"image": "api", "tags": ["x-{arch}"]})), @"execution input: tags: {arch} has no value in x-{arch}: an index is of every architecture");
+        insta::assert_snapshot!(message(json!({"image": "api", "tags": vec!["x"; TAGS_MAX + 1]})), @"execution input: tags: 51 tags, expected at most 50");
+        insta::assert_snapshot!(message(json!({"image": "api", "ref": "b".repeat(129)})), @r#"tags: tag "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" is not valid, expected 1 to 128 of `A-Z a-z 0-9 _ . -`, not beginning with `.` or `-`"#);
         insta::assert_snapshot!(message(json!({"image": "api", "platforms": []})), @"execution input: platforms: none, expected at least one");
         insta::assert_snapshot!(message(json!({"image": "api", "platforms": ["linux/arm64", "linux/arm64/v8"]})), @"execution input: platforms: linux/arm64 is named twice");
     }
 
     #[test]
-    fn an_environment_stays_below_the_bound() {
-        let plan = plan(json!({"image": "web", "ref": "b".repeat(255)}));
-        for planned in plan.unwrap().platforms {
-            let characters = planned.build.environment.characters() + TOKEN_CHARACTERS_MAX;
-            assert!(characters < CHARACTERS_MAX, "{characters}");
-        }
+    fn tags_that_agree_are_one_tag_fixed_where_one_of_them_is() {
+        let tags = json!(["{branch}", "main", "{run}", "r1", "{sha7}", "0123456", "latest"]);
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let input = json!({"image": "api", "ref": "main", "commit": commit, "tags": tags});
+        let plan = plan(input).unwrap();
+        assert_eq!(plan.tag.as_str(), "r1");
+        assert_eq!(plan.fixed_tags, ["0123456".parse().unwrap()]);
+        assert_eq!(plan.moving_tags, ["main".parse().unwrap(), "latest".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_environment_stays_below_the_bound_with_the_longest_names() {
+        let arn = format!("arn:aws:states:eu-central-1:000000000000:execution:{}", "e".repeat(161));
+        let input = json!({"image": "api", "platforms": [
+            "linux/amd64", "linux/386", "linux/arm64", "linux/arm/v5", "linux/arm/v6",
+            "linux/arm/v7",
+        ]});
+        let plan = plan_of(&arn, &"r".repeat(80), input);
+        assert_eq!(plan.unwrap().platforms.len(), 6);
+    }
+
+    #[test]
+    fn refuses_an_environment_above_the_bound() {
+        let error = plan_of(&"a".repeat(5_000), "r1", json!({"image": "api"})).unwrap_err();
+        let PlanError::Environment { target, characters } = &error else { panic!("{error}") };
+        assert!(target == "linux/amd64" && *characters > CHARACTERS_MAX, "{error}");
     }
 }
