@@ -52,8 +52,8 @@ lint: tools ## Check formatting, lints, documentation, the template and the scri
 	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --document-private-items
 	$(VENV)/bin/cfn-lint infra/template.yaml
 	shellcheck $(filter-out %.txt,$(wildcard scripts/*)) .ci/run example/hello
-	$(VENV)/bin/ruff check --quiet tests/e2e
-	$(VENV)/bin/ruff format --check --quiet tests/e2e
+	$(VENV)/bin/ruff check --quiet tests
+	$(VENV)/bin/ruff format --check --quiet tests
 
 .PHONY: bench
 bench: ## Measure start-up, memory, size and archweld's own time

@@ -81,6 +81,7 @@ impl SimulatedBuilds {
             job.reporter.begin(phase);
         }
         job.reporter.begin(PhaseType::Build);
+        job.reporter.log(&format!("building {target}"));
         match behaviour {
             Behaviour::Hang => {
                 job.cancelled.cancelled().await;
