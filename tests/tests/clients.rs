@@ -1,11 +1,7 @@
 //! The clients that people use, boto3 and the AWS CLI, against the cloud over HTTP.
 //!
 //! What is claimed is in the scripts of `tests/clients/`; this starts the cloud and them.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test stops at the first thing that is wrong, and says what it skips"
-)]
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
 use std::process::{Output, Stdio};
 
