@@ -1,7 +1,7 @@
 //! The SDK's configuration, from the variables that Lambda sets
 //! (<https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>).
 
-use std::env;
+use std::{env, time::Duration};
 
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
@@ -15,7 +15,14 @@ use aws_smithy_runtime_api::client::{
     http::{HttpClient, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector},
     runtime_components::RuntimeComponents,
 };
+use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::{SdkConfig, region::Region};
+
+/// How long one attempt of a call may take, and the call with all its retries. A function has 30
+/// seconds or more: a call that hangs ends as an error that says which call it was, not with the
+/// sandbox.
+const CALL_ATTEMPT_MAX: Duration = Duration::from_secs(5);
+const CALL_MAX: Duration = Duration::from_secs(12);
 
 /// A function that cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +54,12 @@ pub fn sdk_config() -> Result<SdkConfig, StartError> {
         .region(Region::new(variable("AWS_REGION")?))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .operation_attempt_timeout(CALL_ATTEMPT_MAX)
+                .operation_timeout(CALL_MAX)
+                .build(),
+        )
         .http_client(SharedHttpClient::new(ConnectsOnUse::new()));
     config.set_endpoint_url(env::var("AWS_ENDPOINT_URL").ok());
     Ok(config.build())
