@@ -61,3 +61,42 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     Chain(error).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::{body::SdkBody, error::ErrorMetadata};
+
+    use super::*;
+
+    fn refused(status: u16, code: &str) -> CallError {
+        let error = ErrorMetadata::builder().code(code).message("no").build();
+        let status = StatusCode::try_from(status).unwrap();
+        let response = HttpResponse::new(status, SdkBody::empty());
+        CallError::new("ecr:PutImage", &SdkError::service_error(error, response))
+    }
+
+    #[test]
+    fn what_may_pass_by_itself_is_unavailable_and_the_rest_is_rejected() {
+        for (status, code, name) in [
+            (500, "ServerException", ErrorName::ServiceUnavailable),
+            (503, "ServiceUnavailable", ErrorName::ServiceUnavailable),
+            (400, "ThrottlingException", ErrorName::ServiceUnavailable),
+            (429, "TooManyRequestsException", ErrorName::ServiceUnavailable),
+            (400, "AccessDeniedException", ErrorName::ServiceRejected),
+            (400, "RepositoryNotFoundException", ErrorName::ServiceRejected),
+        ] {
+            assert_eq!(refused(status, code).name(), name, "{status} {code}");
+        }
+        let timed_out = SdkError::<ErrorMetadata, HttpResponse>::timeout_error("too long");
+        assert!(CallError::new("ecr:PutImage", &timed_out).is_unavailable());
+        let unbuilt = SdkError::<ErrorMetadata, HttpResponse>::construction_failure("no name");
+        assert!(!CallError::new("ecr:PutImage", &unbuilt).is_unavailable());
+    }
+
+    #[test]
+    fn says_which_call_failed_and_why() {
+        let message = refused(400, "AccessDeniedException").to_string();
+        assert_eq!(message, "ecr:PutImage failed: AccessDeniedException: no");
+    }
+}

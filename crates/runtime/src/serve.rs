@@ -8,6 +8,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tracing::level_filters::LevelFilter;
 
+/// How much of an error the state machine is told, in characters, any of which JSON may write as
+/// six. Step Functions takes 32,768, and half a JSON text is none.
+const ERROR_CHARACTERS_MAX: usize = 5_000;
+
 /// A payload that a function does not understand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("payload: {field}: {message}")]
@@ -59,9 +63,8 @@ where
 /// (<https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html>).
 /// `lambda_runtime`'s own subscriber would also link a regular-expression engine.
 fn log() {
-    let level = env::var("AWS_LAMBDA_LOG_LEVEL").ok().and_then(|level| level.parse().ok());
     let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level.unwrap_or(LevelFilter::INFO))
+        .with_max_level(level(env::var("AWS_LAMBDA_LOG_LEVEL").ok().as_deref()))
         .with_target(false)
         .without_time();
     if env::var("AWS_LAMBDA_LOG_FORMAT").is_ok_and(|format| format == "JSON") {
@@ -71,9 +74,16 @@ fn log() {
     }
 }
 
+/// Never `TRACE`: there, the Lambda runtime and the SDK log whole payloads, task tokens included.
+fn level(text: Option<&str>) -> LevelFilter {
+    let level = text.and_then(|level| level.parse().ok());
+    level.unwrap_or(LevelFilter::INFO).min(LevelFilter::DEBUG)
+}
+
 fn diagnose(error: &impl Named) -> Diagnostic {
-    tracing::error!(error.name = %error.name(), "invocation failed: {error}");
-    Diagnostic { error_type: error.name().to_string(), error_message: error.to_string() }
+    let error_message: String = error.to_string().chars().take(ERROR_CHARACTERS_MAX).collect();
+    tracing::error!(error.name = %error.name(), "invocation failed: {error_message}");
+    Diagnostic { error_type: error.name().to_string(), error_message }
 }
 
 #[cfg(test)]
@@ -87,6 +97,22 @@ mod tests {
     struct Payload {
         #[expect(dead_code, reason = "read through Debug only")]
         builds: Vec<u32>,
+    }
+
+    #[test]
+    fn logs_no_payload_at_any_level() {
+        assert_eq!(level(Some("TRACE")), LevelFilter::DEBUG);
+        assert_eq!(level(Some("WARN")), LevelFilter::WARN);
+        assert_eq!(level(Some("loud")), LevelFilter::INFO);
+        assert_eq!(level(None), LevelFilter::INFO);
+    }
+
+    #[test]
+    fn an_error_is_told_by_name_and_never_too_long() {
+        let error = Malformed { field: "x".repeat(100_000), message: String::new() };
+        let diagnostic = diagnose(&error);
+        assert_eq!(diagnostic.error_type, "Event.Malformed");
+        assert_eq!(diagnostic.error_message.chars().count(), ERROR_CHARACTERS_MAX);
     }
 
     #[test]
