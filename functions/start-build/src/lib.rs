@@ -8,6 +8,8 @@ use archweld_model::{BuildRequest, Digest, ErrorName, Named, variable};
 use archweld_runtime::CallError;
 use aws_sdk_codebuild::{
     Client,
+    config::http::HttpResponse,
+    error::SdkError,
     operation::start_build::StartBuildError,
     types::{EnvironmentVariable, EnvironmentVariableType, SourceType},
 };
@@ -102,12 +104,30 @@ impl Named for Error {
 pub async fn handle(request: Request, codebuild: &Client) -> Result<Started, Error> {
     let Request { token, retry_count, build, sources } = request;
     let retries_left = build.retries.saturating_sub(retry_count);
-    start(&token, retries_left, &build, sources, codebuild).await.map_err(|error| match error {
-        Error::Capacity { .. } | Error::Unavailable { .. } if retries_left == 0 => {
-            Error::RetriesExhausted { last: Box::new(error), tries: retry_count + 1 }
+    let started = start(&token, retries_left, &build, sources, codebuild).await;
+    started.map_err(|error| error.after(retry_count, retries_left))
+}
+
+impl Error {
+    fn new(target: &str, error: SdkError<StartBuildError, HttpResponse>) -> Self {
+        let target = target.to_owned();
+        let reason = CallError::new("codebuild:StartBuild", &error);
+        match error.into_service_error() {
+            StartBuildError::AccountLimitExceededException(_) => Self::Capacity { target, reason },
+            _ if reason.is_unavailable() => Self::Unavailable { target, reason },
+            _ => Self::Rejected { target, reason },
         }
-        error => error,
-    })
+    }
+
+    /// What a task that was tried before reports: the state machine would go on retrying.
+    fn after(self, retry_count: u32, retries_left: u32) -> Self {
+        match self {
+            Self::Capacity { .. } | Self::Unavailable { .. } if retries_left == 0 => {
+                Self::RetriesExhausted { last: Box::new(self), tries: retry_count + 1 }
+            }
+            error => error,
+        }
+    }
 }
 
 async fn start(
@@ -131,13 +151,9 @@ async fn start(
             .r#type(EnvironmentVariableType::Plaintext)
             .build()
     });
-    let variables = variables.collect::<Result<Vec<_>, _>>().map_err(|error| {
-        let reason = CallError::new::<StartBuildError>(
-            "codebuild:StartBuild",
-            &aws_sdk_codebuild::error::SdkError::construction_failure(error),
-        );
-        Error::Rejected { target: build.target.clone(), reason }
-    })?;
+    let variables = variables
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Error::new(&build.target, SdkError::construction_failure(error)))?;
 
     let started = codebuild
         .start_build()
@@ -158,17 +174,7 @@ async fn start(
         .idempotency_token(hex::encode(Sha256::digest(token)))
         .send()
         .await
-        .map_err(|error| {
-            let target = build.target.clone();
-            let reason = CallError::new("codebuild:StartBuild", &error);
-            match error.into_service_error() {
-                StartBuildError::AccountLimitExceededException(_) => {
-                    Error::Capacity { target, reason }
-                }
-                _ if reason.is_unavailable() => Error::Unavailable { target, reason },
-                _ => Error::Rejected { target, reason },
-            }
-        })?;
+        .map_err(|error| Error::new(&build.target, error))?;
     let build_id = started.build_value.and_then(|build| build.id).unwrap_or_default();
     tracing::info!(
         build.id = build_id,
@@ -188,5 +194,74 @@ impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the token.
         f.debug_struct("Request").field("build", &self.build).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_codebuild::{
+        error::ErrorMetadata,
+        types::error::{AccountLimitExceededException, InvalidInputException},
+    };
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    fn refused(status: u16, error: StartBuildError) -> Error {
+        let response = HttpResponse::new(status.try_into().unwrap(), SdkBody::empty());
+        Error::new("linux/arm64", SdkError::service_error(error, response))
+    }
+
+    fn over_the_limit() -> Error {
+        let error = AccountLimitExceededException::builder().build();
+        refused(400, StartBuildError::AccountLimitExceededException(error))
+    }
+
+    fn invalid() -> Error {
+        let error = InvalidInputException::builder().build();
+        refused(400, StartBuildError::InvalidInputException(error))
+    }
+
+    #[test]
+    fn only_what_a_retry_may_mend_is_retried() {
+        let unknown = |code| StartBuildError::generic(ErrorMetadata::builder().code(code).build());
+        for (error, name) in [
+            (over_the_limit(), ErrorName::BuildCapacity),
+            (invalid(), ErrorName::BuildRejected),
+            (refused(400, unknown("AccessDeniedException")), ErrorName::BuildRejected),
+            (refused(400, unknown("ThrottlingException")), ErrorName::BuildInfrastructure),
+            (refused(500, unknown("InternalFailure")), ErrorName::BuildInfrastructure),
+            (
+                Error::new("manifest", SdkError::timeout_error("too long")),
+                ErrorName::BuildInfrastructure,
+            ),
+        ] {
+            assert_eq!(error.name(), name, "{error}");
+        }
+    }
+
+    #[test]
+    fn after_the_last_retry_nothing_is_retried() {
+        assert_eq!(over_the_limit().after(1, 1).name(), ErrorName::BuildCapacity);
+        let last = over_the_limit().after(2, 0);
+        assert_eq!(last.name(), ErrorName::BuildRetriesExhausted);
+        assert!(last.to_string().ends_with("; given up after 3 tries"), "{last}");
+        assert_eq!(invalid().after(2, 0).name(), ErrorName::BuildRejected);
+    }
+
+    #[test]
+    fn debug_never_shows_the_token() {
+        let request = serde_json::from_value::<Request>(serde_json::json!({
+            "token": "AQCEAAAAKg",
+            "retry_count": 0,
+            "build": {
+                "target": "linux/arm64", "project": "img-arm64", "source": null,
+                "source_version": null, "buildspec": null, "environment": [],
+                "build_timeout_minutes": 60, "queue_timeout_minutes": 60,
+                "timeout_seconds": 7_800, "retries": 2,
+            },
+        }));
+        let shown = format!("{:?}", request.unwrap());
+        assert!(shown.contains("img-arm64") && !shown.contains("AQCE"), "{shown}");
     }
 }
