@@ -2,6 +2,8 @@
 //!
 //! Every field that a captured event was seen without is optional.
 
+use std::fmt;
+
 use archweld_model::{Environment, TimingSeconds};
 use serde::Deserialize;
 
@@ -40,10 +42,17 @@ struct BuildEnvironment {
     environment_variables: Option<Vec<Variable>>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Variable {
     name: String,
     value: Option<String>,
+}
+
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A build that is not archweld's may carry any secret.
+        f.write_str(&self.name)
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -104,5 +113,58 @@ impl Detail {
             .iter()
             .filter_map(|phase| Some((phase.phase_type.clone(), phase.duration_in_seconds?)))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn detail(additional_information: serde_json::Value) -> Detail {
+        let event = json!({
+            "version": "0",
+            "detail-type": "CodeBuild Build State Change",
+            "detail": {
+                "build-status": "SUCCEEDED",
+                "build-id": "arn:aws:codebuild:us-east-1:123456789012:build/img-arm64:1234",
+                "additional-information": additional_information,
+                "current-phase": "COMPLETED",
+            },
+        });
+        serde_json::from_value::<BuildEvent>(event).unwrap().detail
+    }
+
+    #[test]
+    fn reads_an_event_with_everything_that_was_seen_missing() {
+        for information in [json!(null), json!({}), json!({"environment": {}, "logs": {}})] {
+            let detail = detail(information);
+            assert_eq!(detail.build_id(), "img-arm64:1234");
+            assert_eq!(detail.environment(), Environment::default());
+            assert!(detail.log().is_none() && detail.phases().is_empty());
+        }
+    }
+
+    #[test]
+    fn durations_come_as_integers_and_as_floats() {
+        let detail = detail(json!({"phases": [
+            {"phase-type": "SUBMITTED", "phase-status": "SUCCEEDED", "duration-in-seconds": 0},
+            {"phase-type": "BUILD", "phase-status": "SUCCEEDED", "duration-in-seconds": 2.5},
+            {"phase-type": "COMPLETED"},
+        ]}));
+        let timing = detail.timing().into_iter().collect::<Vec<_>>();
+        assert_eq!(timing, [("BUILD".to_owned(), 2.5), ("SUBMITTED".to_owned(), 0.0)]);
+    }
+
+    #[test]
+    fn debug_shows_no_variables_value() {
+        let detail = detail(json!({"environment": {"environment-variables": [
+            {"name": "ARCHWELD_TASK_TOKEN", "value": "AQCEAAAAKg", "type": "PLAINTEXT"},
+            {"name": "UNSET", "type": "PLAINTEXT"},
+        ]}}));
+        assert_eq!(detail.environment().get("ARCHWELD_TASK_TOKEN"), Some("AQCEAAAAKg"));
+        let shown = format!("{detail:?}");
+        assert!(shown.contains("ARCHWELD_TASK_TOKEN") && !shown.contains("AQCE"), "{shown}");
     }
 }

@@ -118,21 +118,23 @@ pub async fn handle(event: BuildEvent, clients: &Clients) -> Result<Handled, Err
     let ended = if detail.build_status == "SUCCEEDED" {
         let repository = variable(variable::IMAGE_REPO_NAME)?;
         let tag = variable(variable::IMAGE_TAG)?;
-        match find(repository, tag, clients).await? {
-            Some(built) => Ok(BuildOutcome {
+        let log = || detail.log().map(|log| format!("; log: {log}")).unwrap_or_default();
+        match find(repository, tag, clients).await {
+            Ok(Some(built)) => Ok(BuildOutcome {
                 target: target.to_owned(),
                 built,
                 build_id: build_id.to_owned(),
                 log: detail.log().map(str::to_owned),
                 timing: detail.timing(),
             }),
-            None => {
-                let log = detail.log().map(|log| format!("; log: {log}")).unwrap_or_default();
-                let cause = format!(
-                    "{target}: the build succeeded without pushing {repository}:{tag}{log}"
-                );
+            Ok(None) => {
+                let what = "the build succeeded without pushing";
+                let cause = format!("{target}: {what} {repository}:{tag}{}", log());
                 Err((ErrorName::ImageNotFound, cause))
             }
+            Err(error) if error.name() == ErrorName::ServiceUnavailable => return Err(error),
+            // Another try would find the same, and the task would wait for its time-out.
+            Err(error) => Err((error.name(), format!("{target}: {error}{}", log()))),
         }
     } else {
         let retries_left = variable(variable::RETRIES_LEFT)?.parse().map_err(|_| {
