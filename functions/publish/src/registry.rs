@@ -2,7 +2,11 @@
 
 use archweld_model::{Digest, ImageTag, media_type};
 use archweld_runtime::CallError;
-use aws_sdk_ecr::{Client, operation::put_image::PutImageError, types::ImageIdentifier};
+use aws_sdk_ecr::{
+    Client,
+    operation::put_image::PutImageError,
+    types::{Image, ImageFailureCode, ImageIdentifier},
+};
 
 use crate::Error;
 
@@ -32,8 +36,9 @@ impl<'a> Registry<'a> {
     /// The bytes of an index, which ECR never converts when it is asked for by digest.
     pub(crate) async fn by_digest(&self, digest: Digest) -> Result<String, Error> {
         let id = ImageIdentifier::builder().image_digest(digest.to_string()).build();
-        let image = self.get(id).await?.and_then(|image| image.image_manifest);
-        image.filter(|text| Digest::of(text.as_bytes()) == digest).ok_or_else(|| Error::NotFound {
+        let image = self.get(id, &digest.to_string()).await?;
+        let text = image.and_then(|image| image.image_manifest);
+        text.filter(|text| Digest::of(text.as_bytes()) == digest).ok_or_else(|| Error::NotFound {
             repository: self.repository.to_owned(),
             digest: digest.to_string(),
         })
@@ -42,17 +47,17 @@ impl<'a> Registry<'a> {
     /// What a tag points at.
     pub(crate) async fn digest_of(&self, tag: &ImageTag) -> Result<Option<Digest>, Error> {
         let id = ImageIdentifier::builder().image_tag(tag.as_str()).build();
-        let image = self.get(id).await?;
-        Ok(image
-            .and_then(|image| image.image_id)
-            .and_then(|id| id.image_digest)
-            .and_then(|digest| digest.parse().ok()))
+        let Some(image) = self.get(id, tag.as_str()).await? else { return Ok(None) };
+        let digest = image.image_id.and_then(|id| id.image_digest).unwrap_or_default();
+        match digest.parse() {
+            Ok(digest) => Ok(Some(digest)),
+            Err(error) => Err(self.unreadable(tag.as_str(), error)),
+        }
     }
 
-    async fn get(
-        &self,
-        id: ImageIdentifier,
-    ) -> Result<Option<aws_sdk_ecr::types::Image>, CallError> {
+    /// An image, or `None` where ECR is sure that there is none: a tag that cannot be read for
+    /// another reason may well be set.
+    async fn get(&self, id: ImageIdentifier, name: &str) -> Result<Option<Image>, Error> {
         let answer = self
             .ecr
             .batch_get_image()
@@ -62,7 +67,26 @@ impl<'a> Registry<'a> {
             .send()
             .await
             .map_err(|error| CallError::new("ecr:BatchGetImage", &error))?;
-        Ok(answer.images.and_then(|images| images.into_iter().next()))
+        if let Some(image) = answer.images.and_then(|images| images.into_iter().next()) {
+            return Ok(Some(image));
+        }
+        let failures = answer.failures.unwrap_or_default();
+        match failures.first() {
+            Some(failure) if failure.failure_code() == Some(&ImageFailureCode::ImageNotFound) => {
+                Ok(None)
+            }
+            Some(failure) => {
+                let code = failure.failure_code().map_or("unknown failure", |code| code.as_str());
+                let reason = failure.failure_reason().unwrap_or_default();
+                Err(self.unreadable(name, format!("{code}: {reason}")))
+            }
+            None => Err(self.unreadable(name, "ECR answered neither an image nor a failure")),
+        }
+    }
+
+    fn unreadable(&self, image: &str, problem: impl ToString) -> Error {
+        let (repository, image) = (self.repository.to_owned(), image.to_owned());
+        Error::Unreadable { repository, image, problem: problem.to_string() }
     }
 
     /// Points a tag at an index. Done already counts as done.
