@@ -9,10 +9,15 @@ use aws_sdk_codebuild::{
     Client,
     error::SdkError,
     operation::stop_build::StopBuildError,
-    types::{Build, SortOrderType, StatusType},
+    primitives::DateTime,
+    types::{Build, StatusType},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// Longer than a build can live, in seconds: CodeBuild lets one wait for 8 hours and run for 36
+/// (<https://docs.aws.amazon.com/codebuild/latest/APIReference/API_StartBuild.html>).
+const BUILD_LIFETIME_SECONDS_MAX: i64 = 48 * 60 * 60;
 
 /// What the function is deployed with: the projects whose builds it looks at.
 #[derive(Debug, Clone)]
@@ -118,11 +123,13 @@ async fn stop_builds(
     stopped: &mut Stopped,
 ) -> Result<(), CallError> {
     let mut next_token = None;
+    let mut newest = None;
     loop {
         let page = codebuild
             .list_builds_for_project()
             .project_name(project)
-            .sort_order(SortOrderType::Descending)
+            // No sort order: stating one is an error once a project has more than 100 builds. The
+            // newest come first.
             .set_next_token(next_token)
             .send()
             .await
@@ -139,18 +146,23 @@ async fn stop_builds(
             .map_err(|error| CallError::new("codebuild:BatchGetBuilds", &error))?
             .builds
             .unwrap_or_default();
-        let running = |build: &&Build| build.build_status() == Some(&StatusType::InProgress);
-        for build in builds.iter().filter(running).filter(|build| is_of(build, execution)) {
+        for build in builds.iter().filter(|build| is_running(build) && is_of(build, execution)) {
             let Some(id) = build.id() else { continue };
             stop(id, codebuild).await?;
             stopped.builds.push(id.to_owned());
         }
         next_token = page.next_token;
-        // The newest come first: beyond a page on which nothing runs, nothing does.
-        if next_token.is_none() || !builds.iter().any(|build| running(&build)) {
+        let started = || builds.iter().filter_map(Build::start_time).map(DateTime::secs);
+        newest = newest.or(started().max());
+        let age = newest.zip(started().min()).map_or(0, |(newest, oldest)| newest - oldest);
+        if next_token.is_none() || age > BUILD_LIFETIME_SECONDS_MAX {
             return Ok(());
         }
     }
+}
+
+fn is_running(build: &Build) -> bool {
+    build.build_status() == Some(&StatusType::InProgress)
 }
 
 fn is_of(build: &Build, execution: &str) -> bool {
