@@ -8,13 +8,16 @@ use serde_json::Value;
 
 /// What the platform itself raises
 /// (<https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>,
-/// <https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html>).
-const OF_THE_PLATFORM: [&str; 8] = [
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html>). A function that
+/// crashed or ran out of time is `Lambda.Unknown` or goes by Lambda's own name for it.
+const OF_THE_PLATFORM: [&str; 10] = [
     "Lambda.AWSLambdaException",
     "Lambda.SdkClientException",
     "Lambda.ServiceException",
     "Lambda.TooManyRequestsException",
     "Lambda.Unknown",
+    "Runtime.ExitError",
+    "Sandbox.Timedout",
     "States.ALL",
     "States.HeartbeatTimeout",
     "States.Timeout",
