@@ -3,7 +3,7 @@
 
 use archweld_model::{Index, variable};
 use archweld_tests::{Behaviour, CONFIG, Door, World, template};
-use aws_sdk_codebuild::types::StatusType;
+use aws_sdk_codebuild::types::{EnvironmentVariable, StatusType};
 use aws_sdk_sfn::types::{ExecutionStatus, HistoryEventType};
 use serde_json::json;
 
@@ -206,6 +206,81 @@ async fn an_infrastructure_error_is_retried_and_then_given_up() {
     assert!(ended.cause.starts_with("linux/arm64: PROVISIONING failed"), "{}", ended.cause);
     let tries = world.builds.started().iter().filter(|target| *target == "linux/arm64").count();
     assert_eq!(tries, 3 + 3);
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_platform_has_an_index_too() {
+    let world = World::open(Door::InProcess).await;
+    let ended = world.run("r1", json!({"platforms": ["linux/arm64"]})).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+    assert_eq!(world.builds.started(), ["linux/arm64", "manifest"]);
+    assert_eq!(ended.output["platforms"].as_array().unwrap().len(), 1);
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_build_says_reaches_the_cause_even_where_it_looks_like_a_functions_error() {
+    let world = World::open(Door::InProcess).await;
+    let message = r#"{"errorMessage": "no"}"#;
+    world.builds.behave("linux/amd64", Behaviour::Fail(message.to_owned()));
+    let ended = world.run("r1", json!({})).await;
+    assert_eq!(ended.error, "Build.Failed");
+    assert!(ended.cause.contains(message), "{}", ended.cause);
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_cannot_be_looked_up_fails_the_run_at_once() {
+    let config = CONFIG.replace("[[image]]", "[[image]]\nrepository = \"absent\"");
+    let template = std::fs::read_to_string(template()).unwrap();
+    let world = World::with(Door::InProcess, &config, &template).await;
+    world.builds.behave("linux/amd64", Behaviour::PushNothing);
+    world.builds.behave("linux/arm64", Behaviour::Hang);
+    let ended = world.run("r1", json!({})).await;
+    assert_eq!(ended.error, "Service.Rejected");
+    let expected = "linux/amd64: ecr:BatchGetImage failed: RepositoryNotFoundException: ";
+    assert!(ended.cause.starts_with(expected), "{}", ended.cause);
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_succeeded_leaves_no_stray_build_running() {
+    let world = World::open(Door::InProcess).await;
+    world.builds.behave("linux/386", Behaviour::Hang);
+    let mut notices = world.cloud.codebuild().subscribe();
+    let execution = world.start("r1", json!({})).await;
+    // As `start-build` leaves one whose answer was lost on the way.
+    let variables = [(variable::EXECUTION, &*execution), (variable::IMAGE_PLATFORM, "linux/386")];
+    let variables = variables.map(|(name, value)| {
+        let variable = EnvironmentVariable::builder().name(name).value(value);
+        variable.build().unwrap()
+    });
+    let start = world.codebuild.start_build().project_name("archweld-amd64");
+    let start = start.set_environment_variables_override(Some(variables.to_vec()));
+    let stray = start.send().await.unwrap().build_value.unwrap().id.unwrap();
+    assert_eq!(world.ended(&execution).await.status, ExecutionStatus::Succeeded);
+    loop {
+        match notices.recv().await.unwrap() {
+            archweld_codebuild::Notice::Finished { build, .. } if build.id == stray => break,
+            _ => {}
+        }
+    }
+    assert!(statuses(&world).await.contains(&"STOPPED".to_owned()));
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_build_whose_event_is_lost_times_out_by_name() {
+    let without_rule = std::fs::read_to_string(template()).unwrap().replacen(
+        "                  - !Ref Arm64Project\n                  - !Ref ManifestProject\n                # CodeBuild",
+        "                  - !Ref Arm64Project\n                # CodeBuild",
+        1,
+    );
+    let world = World::with(Door::InProcess, CONFIG, &without_rule).await;
+    let ended = world.run("r1", json!({})).await;
+    assert_eq!(ended.error, "Build.TimedOut", "{ended:?}");
+    assert_eq!(ended.cause, "manifest: no build reported its end within 7800 seconds");
     world.cloud.shutdown().await;
 }
 
