@@ -1,4 +1,4 @@
-"""boto3 against the local cloud: answers that it reads, and errors of the classes that it models."""
+"""boto3 against the local cloud: answers with all that it models, and errors of the classes that it models."""
 
 import json
 import unittest
@@ -26,6 +26,27 @@ events = boto3.client("events")
 functions = boto3.client("lambda")
 logs = boto3.client("logs")
 states = boto3.client("stepfunctions")
+
+
+def assert_complete(shape, value, path):
+    """Asserts that an answer has every member that the service's model requires."""
+    if shape.type_name == "structure":
+        missing = set(shape.required_members) - set(value)
+        assert not missing, f"{path} has no {missing}"
+        for name in value.keys() & shape.members.keys():
+            assert_complete(shape.members[name], value[name], f"{path}.{name}")
+    elif shape.type_name == "list":
+        for position, each in enumerate(value):
+            assert_complete(shape.member, each, f"{path}[{position}]")
+
+
+def check_answer(http_response, parsed, model, **_):
+    if http_response.status_code < 300 and model.output_shape:
+        assert_complete(model.output_shape, parsed, model.name)
+
+
+for client in (codebuild, ecr, events, functions, logs, states):
+    client.meta.events.register("after-call", check_answer)
 
 
 def start(name, input):
@@ -285,6 +306,8 @@ class Refusals(unittest.TestCase):
         with self.subTest(operation=operation, error=error, **input):
             with self.assertRaises(getattr(client.exceptions, error)) as raised:
                 getattr(client, operation)(**input)
+            modelled = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation])
+            self.assertIn(error, [shape.name for shape in modelled.error_shapes])
             told = raised.exception.response
             self.assertEqual(told["Error"]["Code"], error)
             self.assertTrue(told["Error"]["Message"])
