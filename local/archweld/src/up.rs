@@ -1,6 +1,7 @@
 //! `archweld up`: the local cloud as a server that stays.
 
 use std::{
+    env,
     io::{self, Write as _},
     time::Instant,
 };
@@ -26,15 +27,18 @@ pub(crate) async fn up(arguments: Up) -> Result<(), Error> {
     let mut watch = Watch::new(&cloud)?;
     let state_machine = cloud.stack().state_machines.first().ok_or(Error::NoStateMachine)?;
     let (endpoint, arn) = (cloud.endpoint(), &state_machine.arn);
+    // Whoever pulls in another terminal must reach the same engine.
+    let engine = env::var("DOCKER_HOST").ok();
     let banner = format!(
         "AWS APIs  {endpoint}   (AWS_ENDPOINT_URL, region {REGION}, any credentials)\n\
          registry  {}\n\
          source    {}\n\
          start     aws --endpoint-url {endpoint} --region {REGION} stepfunctions start-execution \
          --state-machine-arn {arn} --input '{{}}'\n\
-         Ctrl-C ends it.\n",
+         {}Ctrl-C ends it.\n",
         cloud.address(),
         source.place,
+        engine.map(|engine| format!("Docker    export DOCKER_HOST={engine}\n")).unwrap_or_default(),
     );
     io::stdout()
         .write_all(banner.as_bytes())
