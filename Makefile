@@ -11,7 +11,7 @@ ARGS ?=
 
 FUNCTIONS := plan-build start-build build-events publish reconcile
 BIN := target/$(PROFILE)
-EXAMPLE := --config example/archweld.toml --source example
+EXAMPLE := --config example/archweld.toml
 VENV := $(CURDIR)/.archweld/venv
 # Builds log in to the registry with `aws`: the machine's, or else the one from PyPI.
 AWS := $(shell command -v aws)
