@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 import unittest
+from pathlib import Path
 
 from support import ROOT, EndToEnd, wait_until
 
@@ -40,6 +41,8 @@ class Failures(EndToEnd):
         self.assertRegex(done.stderr, r"linux/amd64 +STOPPED")
         self.assertRegex(done.stderr, r"linux/arm64 +FAILED")
         self.assertRegex(done.stderr, r"archweld: Build\.Failed: .*linux/arm64")
+        log = Path(re.search(r"linux/arm64: the whole log: (.*)", done.stderr)[1])
+        self.assertIn(COMPILER_LINE, log.read_text())
 
         with self.up(project) as cloud:
             moved = {tag: digest for tag, digest in cloud.tags().items() if tags.get(tag) not in (None, digest)}

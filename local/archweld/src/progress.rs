@@ -29,6 +29,17 @@ pub(crate) enum Change<'a> {
     },
 }
 
+/// A build that failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure<'a> {
+    /// `<project>:<uuid>`.
+    pub(crate) build_id: &'a str,
+    /// What it was to build.
+    pub(crate) target: &'a str,
+    /// The output of its last command.
+    pub(crate) lines: Vec<&'a str>,
+}
+
 /// The display of one run.
 pub(crate) struct Progress {
     display: Display,
@@ -151,19 +162,20 @@ impl Progress {
         self.building.start();
     }
 
-    /// The output of the commands that made builds fail: each build's target with the lines since
-    /// its last command began.
-    pub(crate) fn failures(&self) -> Vec<(&str, Vec<&str>)> {
-        let failed = self.builds.values().filter(|build| build.failed);
+    /// The output of the commands that made builds fail: each build with the lines since its last
+    /// command began.
+    pub(crate) fn failures(&self) -> Vec<Failure<'_>> {
+        let failed = self.builds.iter().filter(|(_, build)| build.failed);
         failed
-            .map(|build| {
+            .map(|(build_id, build)| {
                 let marks = build.log.iter().enumerate();
                 let from = marks
                     .filter(|(_, line)| line.contains(COMMAND_MARK))
                     .map(|(index, _)| index)
                     .next_back()
                     .unwrap_or_default();
-                (&*build.target, build.log.iter().skip(from).map(String::as_str).collect())
+                let lines = build.log.iter().skip(from).map(String::as_str).collect();
+                Failure { build_id, target: &build.target, lines }
             })
             .collect()
     }
@@ -249,7 +261,11 @@ mod tests {
         progress.update("p:2", "linux/amd64", Change::Ended { status: "STOPPED" });
         assert_eq!(
             progress.failures(),
-            [("linux/arm64", vec!["Running command make test", "error: no"])]
+            [Failure {
+                build_id: "p:1",
+                target: "linux/arm64",
+                lines: vec!["Running command make test", "error: no"],
+            }]
         );
     }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use archweld_cloud::Cloud;
+use archweld_codebuild::CodeBuild;
 use archweld_model::{Config, ExecutionInput, ImageName, ImageTag, PlanError, Published, Trigger};
 use archweld_step_functions::Status;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use crate::{
     arguments::Run,
     deployment::Deployment,
     error::Error,
-    progress::{Progress, milliseconds},
+    progress::{Failure, Progress, milliseconds},
     source::Source,
     watch::{Heard, Watch},
 };
@@ -39,11 +40,12 @@ pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
     let outcome = execute(&cloud, &arguments, &source, &mut progress).await;
     progress.finish();
     let address = cloud.address().to_owned();
+    let codebuild = cloud.codebuild().clone();
     cloud.shutdown().await;
     match outcome {
         Ok(published) => summarize(&published, &address, &progress),
         Err(error) => {
-            explain(&error, &progress);
+            explain(&error, &progress, &codebuild);
             Err(error)
         }
     }
@@ -116,11 +118,15 @@ fn input(arguments: &Run, source: &Source) -> ExecutionInput {
 }
 
 /// Shows the output of what failed; the error itself is reported last.
-fn explain(error: &Error, progress: &Progress) {
-    for (target, lines) in progress.failures() {
+fn explain(error: &Error, progress: &Progress, codebuild: &CodeBuild) {
+    for Failure { build_id, target, lines } in progress.failures() {
         progress.say(&format!("{target}: the output of the command that failed:"));
         for line in lines {
             progress.say(&format!("  {line}"));
+        }
+        // The link in the cause is AWS's console, which knows nothing of this build.
+        if let Some(file) = codebuild.log_file(build_id) {
+            progress.say(&format!("{target}: the whole log: {}", file.display()));
         }
     }
     let (wall, own) = progress.times();

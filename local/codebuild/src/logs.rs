@@ -79,7 +79,7 @@ impl Logs {
         Self { host, folder: folder.map(Arc::from), streams: Arc::default() }
     }
 
-    fn path(&self, stream: &str) -> Option<PathBuf> {
+    pub(crate) fn path(&self, stream: &str) -> Option<PathBuf> {
         self.folder.as_ref().map(|folder| folder.join(format!("{stream}.log")))
     }
 

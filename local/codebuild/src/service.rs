@@ -195,6 +195,12 @@ impl CodeBuild {
         self.inner.logs.call(operation, input)
     }
 
+    /// The file with a build's whole log, where logs are kept in files.
+    pub fn log_file(&self, id: &str) -> Option<PathBuf> {
+        let (_, stream) = id.rsplit_once(':')?;
+        self.inner.logs.path(stream)
+    }
+
     /// Hears of builds from now on. A subscriber that lags too far behind misses notices, which
     /// the receiver tells.
     pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
