@@ -552,6 +552,7 @@ impl From<RegistryError> for Refusal {
             E::Full { .. } | E::DiskFull(_) => (StatusCode::FORBIDDEN, "DENIED"),
             E::RepositoryExists(_)
             | E::RepositoryNotEmpty(_)
+            | E::TooManyTags { .. }
             | E::ReferencedByIndex { .. }
             | E::ReferencedByImage { .. } => (StatusCode::FORBIDDEN, "DENIED"),
             E::Store(source) => {

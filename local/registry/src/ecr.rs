@@ -33,7 +33,10 @@ impl Registry {
             "PutImageTagMutability" => {
                 self.put_image_tag_mutability(parse(input)?, parse(input)?).await
             }
-            "PutImage" => self.put_image(parse(input)?, parse(input)?).await,
+            "PutImage" => {
+                self.take_put_image()?;
+                self.put_image(parse(input)?, parse(input)?).await
+            }
             "BatchGetImage" => self.batch_get_image(parse(input)?, parse(input)?).await,
             "BatchDeleteImage" => self.batch_delete_image(parse(input)?, parse(input)?).await,
             "ListImages" => self.list_images(parse(input)?, parse(input)?, parse(input)?),
@@ -136,9 +139,11 @@ impl From<RegistryError> for ApiError {
             E::TagImmutable { .. } => "ImageTagAlreadyExistsException",
             E::ReferencedImagesNotFound(_) => "ReferencedImagesNotFoundException",
             E::DigestMismatch { .. } => "ImageDigestDoesNotMatchException",
-            E::Full { .. } | E::DiskFull(_) | E::TooManyUploads(_) | E::LayerTooLarge { .. } => {
-                "LimitExceededException"
-            }
+            E::Full { .. }
+            | E::DiskFull(_)
+            | E::TooManyTags { .. }
+            | E::TooManyUploads(_)
+            | E::LayerTooLarge { .. } => "LimitExceededException",
             E::ManifestInvalid(_)
             | E::ManifestTooLarge { .. }
             | E::ReferencedByIndex { .. }

@@ -40,6 +40,14 @@ pub enum RegistryError {
         /// The tag.
         tag: ImageTag,
     },
+    /// The image has as many tags as an image may have.
+    #[error("image {image} has {tags_max} tags, which is the most of one image")]
+    TooManyTags {
+        /// The image.
+        image: Digest,
+        /// The most that it may have.
+        tags_max: usize,
+    },
     /// A manifest whose config or layers were not uploaded.
     #[error("layers {} must be uploaded to the repository first", list(.0))]
     LayersNotFound(Vec<Digest>),

@@ -22,8 +22,10 @@ mod error;
 mod journal;
 mod manifest;
 mod mutability;
+mod rate;
 mod space;
 mod state;
+mod tags;
 mod upload;
 
 use std::{
@@ -44,10 +46,15 @@ use self::{
     blobs::{Blob, Blobs},
     journal::Journal,
     manifest::Manifest,
+    rate::Rate,
     state::{Change, Repository, State},
     upload::Uploads,
 };
 pub use self::{error::RegistryError, mutability::TagMutability};
+
+/// How many tags an image may have
+/// (<https://docs.aws.amazon.com/AmazonECR/latest/userguide/service-quotas.html>).
+const IMAGE_TAGS_MAX: usize = 1_000;
 
 /// What a registry is opened with.
 #[derive(Debug, Clone)]
@@ -160,6 +167,7 @@ struct Inner {
     secret: Secret,
     blobs: Blobs,
     uploads: Uploads,
+    put_image_rate: Mutex<Rate>,
     /// Held while a transaction is decided, written and made, so that they happen one by one.
     journal: Mutex<Option<Journal>>,
     state: RwLock<State>,
@@ -207,6 +215,7 @@ impl Registry {
             }
         };
         let inner = Inner {
+            put_image_rate: Mutex::new(Rate::new(host.now())),
             host,
             events,
             address: RwLock::new(address),
@@ -296,7 +305,7 @@ impl Registry {
         &self,
         repository: &RepositoryName,
     ) -> Result<BTreeMap<ImageTag, Digest>, RegistryError> {
-        Ok(self.inner.state().repository(repository)?.tags.clone())
+        Ok(self.inner.state().repository(repository)?.tags.all().clone())
     }
 
     /// The bytes of all blobs and manifests in the store.
@@ -593,6 +602,10 @@ impl Transaction<'_> {
         if known && tag.is_none() {
             return Ok(false);
         }
+        if tag.is_some() && repository.is_some_and(|it| it.tags.of(&digest).len() >= IMAGE_TAGS_MAX)
+        {
+            return Err(RegistryError::TooManyTags { image: digest, tags_max: IMAGE_TAGS_MAX });
+        }
         if !known {
             let finished = self.blobs.stage_bytes(bytes)?;
             self.blobs.commit(finished)?;
@@ -626,7 +639,7 @@ impl Transaction<'_> {
         if let Some(index) = repository.index_of(&digest) {
             return Err(RegistryError::ReferencedByIndex { image: digest, index });
         }
-        let tags: Vec<ImageTag> = repository.tags_of(&digest).cloned().collect();
+        let tags: Vec<ImageTag> = repository.tags.of(&digest).cloned().collect();
         for tag in &tags {
             self.delete_tag(name, tag)?;
         }

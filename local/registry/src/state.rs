@@ -6,7 +6,7 @@ use archweld_model::{Digest, ImageTag, RepositoryName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{RegistryError, TagMutability, manifest::Manifest};
+use crate::{RegistryError, TagMutability, manifest::Manifest, tags::Tags};
 
 /// One step from one state to the next. Changes are what the journal holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub(crate) struct Repository {
     /// Configs and layers.
     pub(crate) blobs: BTreeSet<Digest>,
     pub(crate) manifests: BTreeMap<Digest, Manifest>,
-    pub(crate) tags: BTreeMap<ImageTag, Digest>,
+    pub(crate) tags: Tags,
 }
 
 impl State {
@@ -117,14 +117,10 @@ impl State {
                 });
             }
             Change::TagSet { repository, tag, digest } => {
-                self.change(&repository, |repository| {
-                    repository.tags.insert(tag, digest);
-                });
+                self.change(&repository, |repository| repository.tags.set(tag, digest));
             }
             Change::TagDeleted { repository, tag } => {
-                self.change(&repository, |repository| {
-                    repository.tags.remove(&tag);
-                });
+                self.change(&repository, |repository| repository.tags.remove(&tag));
             }
         }
     }
@@ -150,7 +146,7 @@ impl State {
             let manifests = repository.manifests.iter().map(|(&digest, manifest)| {
                 Change::ManifestPut { repository: name.clone(), digest, manifest: manifest.clone() }
             });
-            let tags = repository.tags.iter().map(|(tag, &digest)| Change::TagSet {
+            let tags = repository.tags.all().iter().map(|(tag, &digest)| Change::TagSet {
                 repository: name.clone(),
                 tag: tag.clone(),
                 digest,
@@ -161,11 +157,6 @@ impl State {
 }
 
 impl Repository {
-    /// The tags of one image.
-    pub(crate) fn tags_of(&self, digest: &Digest) -> impl Iterator<Item = &ImageTag> {
-        self.tags.iter().filter(move |(_, tagged)| *tagged == digest).map(|(tag, _)| tag)
-    }
-
     /// An index that needs this image.
     pub(crate) fn index_of(&self, image: &Digest) -> Option<Digest> {
         let mut manifests = self.manifests.iter();

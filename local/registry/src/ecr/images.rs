@@ -1,6 +1,6 @@
 //! Operations on images and their layers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeSet, sync::PoisonError};
 
 use archweld_local_api::ApiError;
 use archweld_model::{Digest, ImageTag};
@@ -125,6 +125,13 @@ struct Failure {
 }
 
 impl Registry {
+    /// Throttles `PutImage` by the account's limit, whatever it is about to be called with.
+    pub(super) fn take_put_image(&self) -> Result<(), ApiError> {
+        let rate = &self.inner.put_image_rate;
+        let taken = rate.lock().unwrap_or_else(PoisonError::into_inner).take(self.inner.host.now());
+        if taken { Ok(()) } else { Err(ApiError::client("ThrottlingException", "Rate exceeded")) }
+    }
+
     pub(super) async fn put_image(&self, target: RepositoryTarget, input: PutImage) -> Answer {
         self.check_registry(&target)?;
         let name = &target.repository_name;
@@ -159,6 +166,9 @@ impl Registry {
     ) -> Answer {
         self.with_repository(&target, |_| ())?;
         check_batch("imageIds", &input.image_ids)?;
+        if let Some(accepted) = &input.accepted_media_types {
+            check_batch("acceptedMediaTypes", accepted)?;
+        }
         let (mut images, mut failures) = (Vec::new(), Vec::new());
         for id in input.image_ids {
             match self.get_image(&target, &id, input.accepted_media_types.as_deref()).await? {
@@ -226,8 +236,7 @@ impl Registry {
             };
             let tag = id.image_tag.as_deref().and_then(|tag| tag.parse::<ImageTag>().ok());
             if let Some(tag) = tag
-                && (repository.tags_of(&digest).count() > 1
-                    || repository.index_of(&digest).is_some())
+                && (repository.tags.of(&digest).len() > 1 || repository.index_of(&digest).is_some())
             {
                 transaction.delete_tag(&name, &tag)?;
                 return Ok(Ok(vec![ImageId::new(&digest, Some(&tag))]));
@@ -255,10 +264,10 @@ impl Registry {
     ) -> Answer {
         let filter = input.filter;
         self.with_repository(&target, |repository| {
-            let tags = tags_by_image(repository);
-            let ids = repository.manifests.keys().flat_map(|digest| match tags.get(digest) {
-                Some(tags) => tags.iter().map(|&tag| (digest, Some(tag))).collect(),
-                None => vec![(digest, None)],
+            let ids = images_from(repository, page.after()?.as_deref()).flat_map(|(digest, _)| {
+                let tags = repository.tags.of(digest);
+                let untagged = (tags.len() == 0).then_some((digest, None));
+                tags.map(move |tag| (digest, Some(tag))).chain(untagged)
             });
             let ids = ids.filter(|(_, tag)| Filter::takes(filter.as_ref(), tag.is_some()));
             let key = |(digest, tag): &(&Digest, Option<&ImageTag>)| {
@@ -279,10 +288,8 @@ impl Registry {
     ) -> Answer {
         let DescribeImages { image_ids, filter } = input;
         self.with_repository(&target, |repository| {
-            let tags = tags_by_image(repository);
             let describe = |digest: &Digest, manifest: &Manifest| {
-                let tags = tags.get(digest);
-                self.image_detail(&target, repository, digest, manifest, tags)
+                self.image_detail(&target, repository, digest, manifest)
             };
             if let Some(ids) = image_ids {
                 check_batch("imageIds", &ids)?;
@@ -297,9 +304,10 @@ impl Registry {
                     .filter_map(|digest| Some(describe(digest, repository.manifests.get(digest)?)));
                 return Ok(json!({"imageDetails": known.collect::<Vec<_>>()}));
             }
-            let images = repository.manifests.iter();
-            let images = images
-                .filter(|(digest, _)| Filter::takes(filter.as_ref(), tags.contains_key(digest)));
+            let images = images_from(repository, page.after()?.as_deref());
+            let images = images.filter(|(digest, _)| {
+                Filter::takes(filter.as_ref(), repository.tags.of(digest).len() > 0)
+            });
             let (images, next) = page.of(images, |(digest, _)| digest.to_string(), 100, 1000)?;
             let details: Vec<_> =
                 images.into_iter().map(|(digest, manifest)| describe(digest, manifest)).collect();
@@ -313,7 +321,6 @@ impl Registry {
         repository: &Repository,
         digest: &Digest,
         manifest: &Manifest,
-        tags: Option<&Vec<&ImageTag>>,
     ) -> Value {
         // An index is said to be as large as its largest image.
         let children = manifest.children.iter().filter_map(|child| repository.manifests.get(child));
@@ -327,8 +334,9 @@ impl Registry {
             "imageManifestMediaType": manifest.media_type,
             "imageStatus": "ACTIVE",
         });
-        if let Some(tags) = tags {
-            detail["imageTags"] = json!(tags);
+        let tags = repository.tags.of(digest);
+        if tags.len() > 0 {
+            detail["imageTags"] = json!(tags.collect::<Vec<_>>());
         }
         if let Some(artifact_type) = &manifest.artifact_type {
             detail["artifactMediaType"] = json!(artifact_type);
@@ -407,9 +415,14 @@ impl Registry {
         input: GetDownloadUrlForLayer,
     ) -> Answer {
         let digest = input.layer_digest;
-        self.check_registry(&target)?;
+        let needed =
+            self.with_repository(&target, |repository| repository.image_of(&digest, None))?;
         let name = &target.repository_name;
         self.find_blob(name, &digest)?;
+        if needed.is_none() {
+            let message = format!("layer {digest} is part of no image of repository {name}");
+            return Err(ApiError::client("LayerInaccessibleException", message));
+        }
         let address = self.address();
         let url = format!("http://{address}/v2/{name}/blobs/{digest}");
         Ok(json!({"downloadUrl": url, "layerDigest": digest}))
@@ -489,10 +502,14 @@ impl Status {
     }
 }
 
-fn tags_by_image(repository: &Repository) -> BTreeMap<&Digest, Vec<&ImageTag>> {
-    let mut tags = BTreeMap::<_, Vec<_>>::new();
-    for (tag, digest) in &repository.tags {
-        tags.entry(digest).or_default().push(tag);
+/// The images in the order of their digests, from the one that the last page's key begins with.
+fn images_from<'a>(
+    repository: &'a Repository,
+    after: Option<&str>,
+) -> impl Iterator<Item = (&'a Digest, &'a Manifest)> + use<'a> {
+    let digest = after.and_then(|key| key.split(' ').next()?.parse::<Digest>().ok());
+    match digest {
+        Some(digest) => repository.manifests.range(digest..),
+        None => repository.manifests.range(..),
     }
-    tags
 }

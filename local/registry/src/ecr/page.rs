@@ -19,6 +19,11 @@ impl PageInput {
         self.max_results.is_none() && self.next_token.is_none()
     }
 
+    /// The last key of the page before this one. An operation that has much to list begins there.
+    pub(super) fn after(&self) -> Result<Option<String>, ApiError> {
+        self.next_token.as_ref().map(decode).transpose()
+    }
+
     /// The items of this page, and the token of the next one. The items come in the order of
     /// their keys; a token is the last key of its page, so it stays good when items come and go.
     pub(super) fn of<T>(
@@ -32,7 +37,7 @@ impl PageInput {
         if !(1..=max).contains(&count) {
             return Err(invalid_parameter("maxResults", &format!("1 to {max}")));
         }
-        let after = self.next_token.as_ref().map(decode).transpose()?;
+        let after = self.after()?;
         let mut items = items.filter(|item| after.as_ref().is_none_or(|after| key(item) > *after));
         let page: Vec<T> = items.by_ref().take(count).collect();
         let more = items.next().is_some();

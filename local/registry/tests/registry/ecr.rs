@@ -1,12 +1,14 @@
 //! The ECR API, by the shapes and errors of its service model.
 
+use std::time::Duration;
+
 use archweld_model::Digest;
 use archweld_registry::TagMutability;
 use serde_json::{Value, json};
 
 use crate::fixture::{
     DOCKER_LIST, DOCKER_MANIFEST, Fixture, OCI_INDEX, OCI_MANIFEST, app, descriptor, digest, epoch,
-    image, index,
+    error, image, index,
 };
 
 fn failed<T: std::fmt::Debug>(code: &str) -> Result<T, String> {
@@ -106,7 +108,7 @@ async fn puts_an_index_and_tells_of_it() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refuses_an_image_by_ecrs_rules() {
     let env = Fixture::in_memory().await;
     let (one, two) = (env.push_layers("one").await, env.push_layers("two").await);
@@ -127,24 +129,87 @@ async fn refuses_an_image_by_ecrs_rules() {
     assert_eq!(env.call("PutImage", input).await, failed("ImageDigestDoesNotMatchException"));
     let input = json!({"repositoryName": "none", "imageManifest": two.to_string()});
     assert_eq!(env.call("PutImage", input).await, failed("RepositoryNotFoundException"));
+}
 
-    let input = json!({"repositoryName": "app", "imageTagMutability": "IMMUTABLE"});
-    env.call("PutImageTagMutability", input).await.unwrap();
-    for manifest in [&one, &two] {
-        let answer = put(&env, manifest, Some("v1")).await;
-        assert_eq!(answer, failed("ImageTagAlreadyExistsException"));
+#[tokio::test(start_paused = true)]
+async fn an_immutable_tag_is_refused_even_for_the_image_that_it_names() {
+    for (mode, filters) in [
+        ("IMMUTABLE", json!(null)),
+        ("IMMUTABLE_WITH_EXCLUSION", json!([{"filterType": "WILDCARD", "filter": "lat*"}])),
+        ("MUTABLE_WITH_EXCLUSION", json!([{"filterType": "WILDCARD", "filter": "v*"}])),
+    ] {
+        let env = Fixture::in_memory().await;
+        let (one, two) = (env.push_layers("one").await, env.push_layers("two").await);
+        put(&env, &one, Some("v1")).await.unwrap();
+        let mut input = json!({"repositoryName": "app", "imageTagMutability": mode});
+        if !filters.is_null() {
+            input["imageTagMutabilityExclusionFilters"] = filters.clone();
+        }
+        let answer = env.call("PutImageTagMutability", input).await.unwrap();
+        assert_eq!(answer["imageTagMutability"], mode);
+        let described = env.call("DescribeRepositories", json!({"repositoryNames": ["app"]}));
+        let described = described.await.unwrap()["repositories"][0].clone();
+        assert_eq!(described["imageTagMutability"], mode);
+        for answer in [answer, described] {
+            assert_eq!(answer["imageTagMutabilityExclusionFilters"], filters);
+        }
+
+        for manifest in [&one, &two] {
+            let answer = put(&env, manifest, Some("v1")).await;
+            assert_eq!(answer, failed("ImageTagAlreadyExistsException"), "{mode}");
+        }
+        put(&env, &two, Some("latest")).await.unwrap();
+        let moved = put(&env, &one, Some("latest")).await;
+        let may_move = mode != "IMMUTABLE";
+        assert_eq!(moved.map(drop).is_ok(), may_move, "{mode}");
     }
-    let input = json!({
-        "repositoryName": "app",
-        "imageTagMutability": "MUTABLE_WITH_EXCLUSION",
-        "imageTagMutabilityExclusionFilters": [{"filterType": "WILDCARD", "filter": "v*"}],
-    });
-    let answer = env.call("PutImageTagMutability", input).await.unwrap();
-    assert_eq!(answer["imageTagMutabilityExclusionFilters"][0]["filter"], "v*");
-    let answer = put(&env, &two, Some("v1")).await;
-    assert_eq!(answer, failed("ImageTagAlreadyExistsException"));
-    put(&env, &two, Some("latest")).await.unwrap();
-    put(&env, &one, Some("latest")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn put_image_is_throttled_to_ten_a_second_and_nothing_else_is() {
+    let env = Fixture::in_memory().await;
+    let image = env.push_layers("one").await;
+    let mut sent = 0..;
+    let mut put = async || put(&env, &image, Some(&format!("v{}", sent.next().unwrap()))).await;
+    for _ in 0..10 {
+        put().await.unwrap();
+    }
+    assert_eq!(put().await, failed("ThrottlingException"));
+    let error = env.registry.call("PutImage", json!({})).await.unwrap_err();
+    assert_eq!(
+        (&*error.code, &*error.message, error.status),
+        ("ThrottlingException", "Rate exceeded", 400)
+    );
+
+    let input = json!({"repositoryName": "app", "imageIds": [{"imageTag": "v0"}]});
+    for _ in 0..100 {
+        env.call("BatchGetImage", input.clone()).await.unwrap();
+    }
+    assert_eq!(env.put_manifest("pushed", &image).await.status, 201);
+
+    tokio::time::advance(Duration::from_millis(100)).await;
+    put().await.unwrap();
+    assert_eq!(put().await, failed("ThrottlingException"));
+    tokio::time::advance(Duration::from_secs(60)).await;
+    for _ in 0..10 {
+        put().await.unwrap();
+    }
+    assert_eq!(put().await, failed("ThrottlingException"));
+}
+
+#[tokio::test]
+async fn an_image_has_at_most_a_thousand_tags() {
+    let env = Fixture::in_memory().await;
+    let (full, other) = (env.push_layers("one").await, env.push_layers("two").await);
+    for n in 0..1_000 {
+        let tag = format!("v{n}").parse().unwrap();
+        env.registry.put_manifest(&app(), Some(&tag), None, full.to_string()).await.unwrap();
+    }
+    assert_eq!(put(&env, &full, Some("more")).await, failed("LimitExceededException"));
+    assert_eq!(env.put_manifest("more", &full).await.error(), error(403, "DENIED"));
+    assert_eq!(put(&env, &full, Some("v7")).await, failed("ImageAlreadyExistsException"));
+    put(&env, &other, Some("v7")).await.unwrap();
+    put(&env, &full, Some("more")).await.unwrap();
 }
 
 #[tokio::test]
@@ -186,6 +251,13 @@ async fn wrong_parameters_are_told_by_field() {
             "PutImageTagMutability",
             json!({"repositoryName": "app", "imageTagMutability": "IMMUTABLE_WITH_EXCLUSION"}),
             "imageTagMutabilityExclusionFilters",
+        ),
+        (
+            "BatchGetImage",
+            json!({
+                "repositoryName": "app", "imageIds": [{"imageTag": "x"}], "acceptedMediaTypes": [],
+            }),
+            "acceptedMediaTypes",
         ),
         (
             "GetDownloadUrlForLayer",
@@ -292,6 +364,49 @@ async fn lists_images_by_tag_in_pages() {
 }
 
 #[tokio::test]
+async fn a_listing_has_every_tag_that_was_put_before_it_began_whatever_is_put_meanwhile() {
+    let env = Fixture::in_memory().await;
+    let (mut images, mut expected) = (Vec::new(), Vec::new());
+    for n in 0..7 {
+        images.push(env.push_layers(&format!("image {n}")).await.to_string());
+    }
+    let put = async |tag: String, image: &String| {
+        let tag = tag.parse().unwrap();
+        env.registry.put_manifest(&app(), Some(&tag), None, image.clone()).await.unwrap();
+    };
+    for n in 0..2_500 {
+        let tag = format!("archweld.latest.{n}");
+        put(tag.clone(), &images[n % 7]).await;
+        expected.push(tag);
+    }
+    let (mut pages, mut listed, mut token) = (0, Vec::new(), json!(null));
+    loop {
+        let mut input = json!({
+            "repositoryName": "app", "maxResults": 1000, "filter": {"tagStatus": "TAGGED"},
+        });
+        if token.is_string() {
+            input["nextToken"] = token;
+        }
+        let answer = env.call("ListImages", input).await.unwrap();
+        let ids = answer["imageIds"].as_array().unwrap();
+        listed.extend(ids.iter().map(|id| id["imageTag"].as_str().unwrap().to_owned()));
+        pages += 1;
+        token = answer.get("nextToken").cloned().unwrap_or_default();
+        if token.is_null() {
+            break;
+        }
+        for (n, image) in images.iter().enumerate() {
+            put(format!("a.{pages}.{n}"), image).await;
+        }
+    }
+    assert!(pages >= 3, "{pages} pages");
+    listed.retain(|tag| tag.starts_with("archweld."));
+    listed.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(listed, expected);
+}
+
+#[tokio::test]
 async fn describes_images() {
     let env = Fixture::in_memory().await;
     let small = env.push_image("x", None).await;
@@ -374,11 +489,38 @@ async fn says_which_layers_are_there_and_where() {
         env.call("GetDownloadUrlForLayer", input).await
     };
     assert_eq!(url(missing).await, failed("LayersNotFoundException"));
-    let answer = url(layer).await.unwrap();
-    let path =
-        answer["downloadUrl"].as_str().unwrap().strip_prefix("http://localhost:4577").unwrap();
-    let reply = env.send_as_is("GET", path, &[("range", "bytes=0-2")], String::new()).await;
-    assert_eq!(reply.body, "con");
+    assert_eq!(url(layer).await, failed("LayerInaccessibleException"));
+}
+
+#[tokio::test]
+async fn a_download_url_serves_exactly_the_bytes_of_a_range() {
+    for env in Fixture::both().await {
+        env.push_image("one", None).await;
+        let layer = Digest::of(b"layer of one");
+        let input = json!({"repositoryName": "app", "layerDigest": layer});
+        let answer = env.call("GetDownloadUrlForLayer", input).await.unwrap();
+        assert_eq!(answer["layerDigest"], json!(layer));
+        let url = answer["downloadUrl"].as_str().unwrap();
+        let path = url.strip_prefix("http://localhost:4577").unwrap();
+        let get = async |range: &str| {
+            env.send_as_is("GET", path, &[("range", range)], String::new()).await
+        };
+        for (range, content_range, body) in [
+            ("bytes=0-4", "bytes 0-4/12", "layer"),
+            ("bytes=6-7", "bytes 6-7/12", "of"),
+            ("bytes=9-", "bytes 9-11/12", "one"),
+            ("bytes=9-99", "bytes 9-11/12", "one"),
+            ("bytes=-3", "bytes 9-11/12", "one"),
+            ("bytes=0-11", "bytes 0-11/12", "layer of one"),
+        ] {
+            let reply = get(range).await;
+            assert_eq!(reply.status, 206, "{range}");
+            assert_eq!(reply.header("content-range"), content_range);
+            assert_eq!(reply.header("content-length"), body.len().to_string());
+            assert_eq!(reply.body, body, "{range}");
+        }
+        assert_eq!(get("bytes=12-").await.status, 416);
+    }
 }
 
 #[tokio::test]
