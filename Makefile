@@ -56,7 +56,7 @@ lint: tools ## Check formatting, lints, documentation, the template and the scri
 	$(VENV)/bin/ruff format --check --quiet tests
 
 .PHONY: bench
-bench: ## Measure start-up, memory, size and archweld's own time
+bench: ## Measure start-up, memory, size, archweld's own time and publishing
 	@$(MAKE) binaries PROFILE=release
 	@cargo build --quiet --release --package archweld-bench --package hello-lambda
 	@scripts/with-engine scripts/bench $(ARGS)

@@ -19,6 +19,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("archweld-template", &["archweld-events"]),
     ("archweld-cloud", LOCAL_HOST),
     ("archweld", LOCAL_HOST),
+    ("archweld-bench", LOCAL_HOST),
     ("archweld-tests", EVERYTHING),
 ];
 const FUNCTION: &[&str] = &["archweld-model", "archweld-runtime"];

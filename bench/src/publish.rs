@@ -1,0 +1,500 @@
+//! Publishes images with the function `publish` and with `docker manifest`, through one proxy that
+//! counts and delays their requests.
+//!
+//! Both get the same images, one fixed tag and one moving tag, and publish one run after another
+//! into a repository of their own in the local cloud. The function starts anew each time, as
+//! Docker's client does for each command. What the images and the plan take is not measured, and
+//! nor is opening a connection or logging in.
+
+mod docker;
+mod image;
+mod proxy;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use archweld_cloud::{Builds, Cloud, Functions, OpenError, Settings};
+use archweld_codebuild::{Job, Outcome as BuildEnd, Status, Worker};
+use archweld_lambda::{
+    AsynchronousRetries, FunctionSettings, Handler, InvocationType, Lambda, Outcome,
+};
+use archweld_local_api::{ApiError, Host};
+use archweld_model::{Digest, ImageTag, Platform, PlatformError, RepositoryName, TagError};
+use archweld_registry::RegistryError;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use self::{
+    docker::Docker,
+    image::{Layer, Pushed},
+    proxy::{Noted, Proxy, depth},
+};
+use crate::figures::{median, ratio, thousandth};
+
+/// What the images are built for: the first two of them, and all.
+const PLATFORMS: [&str; 5] =
+    ["linux/amd64", "linux/arm64", "linux/arm/v7", "linux/arm/v6", "linux/386"];
+const COUNTS: [usize; 2] = [2, PLATFORMS.len()];
+
+/// The image's moving tag.
+const MOVING_TAG: &str = "latest";
+
+/// The lines of the table.
+const NAMES: [&str; 5] = [
+    "publish",
+    "  without the look into layers",
+    "  until the fixed tag is set",
+    "docker manifest",
+    "  without its pings",
+];
+
+/// How a client asks whether, and with which credentials, a registry may be used.
+const PING: &str = "GET /v2/";
+
+/// How long an account's quota of `PutImage` takes to be whole again, in milliseconds.
+const QUOTA_MS: u64 = 1_000;
+
+/// Compares `publish` with `docker manifest`: requests, their depth, and the time
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The folder of the binaries
+    #[arg(long, default_value = "target/release")]
+    functions: PathBuf,
+    /// The template that is deployed
+    #[arg(long, default_value = "infra/template.yaml")]
+    template: PathBuf,
+    /// Docker's client
+    #[arg(long, default_value = "docker")]
+    docker: String,
+    /// How often each publishes
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How long each request is delayed, in milliseconds
+    #[arg(long, default_values_t = [0, 100])]
+    delay_ms: Vec<u64>,
+    /// Print each request of the last round
+    #[arg(long)]
+    trace: bool,
+}
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot open the local cloud: {0}")]
+    Open(#[from] OpenError),
+    #[error("the template has no function whose binary is {0}")]
+    NoFunction(&'static str),
+    #[error("cannot invoke {function}: {error}")]
+    Invoke { function: &'static str, error: ApiError },
+    #[error("{function} failed: {answer}")]
+    Function { function: &'static str, answer: String },
+    #[error("cannot push an image: {0}")]
+    Push(#[from] RegistryError),
+    #[error("docker manifest {step} failed: {reason}")]
+    Docker { step: String, reason: String },
+    #[error("{tag} of {repository} is not the index that was to be published: {problem}")]
+    Published { repository: RepositoryName, tag: ImageTag, problem: String },
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    #[error(transparent)]
+    Tag(#[from] TagError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// No build runs here.
+struct NoBuilds;
+
+impl Worker for NoBuilds {
+    fn run(&self, _: Job) -> BoxFuture<'_, BuildEnd> {
+        async { BuildEnd::from(Status::Failed) }.boxed()
+    }
+}
+
+/// The cloud, and what reaches it through the proxy.
+struct Bench<'a> {
+    functions: &'a PathBuf,
+    host: Host,
+    cloud: Cloud,
+    proxy: Proxy,
+    docker: Docker,
+    layers: Vec<Layer>,
+    _folder: TempDir,
+}
+
+/// One run of an image for the first `platforms` platforms.
+struct Run {
+    name: String,
+    commit: String,
+    sequence: u32,
+    platforms: usize,
+}
+
+/// What one publication took.
+struct Sample {
+    requests: Vec<Noted>,
+    began: Instant,
+    wall: Duration,
+}
+
+/// A line of the table, of which each publication gives a sample.
+#[derive(Default)]
+struct Line {
+    requests: Vec<usize>,
+    depth: Vec<usize>,
+    wall_micros: Vec<u64>,
+}
+
+/// The table as text.
+pub(crate) async fn bench(arguments: &Arguments) -> Result<String, Error> {
+    let bench = Bench::open(arguments).await?;
+    let mut report = format!(
+        "{:>9} {:>11}  {:<34} {:>8} {:>6} {:>10} {:>6}\n",
+        "platforms", "delay (ms)", "", "requests", "depth", "wall (ms)", "ratio"
+    );
+    let mut sequence = 0;
+    for platforms in COUNTS {
+        for &delay_ms in &arguments.delay_ms {
+            let mut lines: [Line; NAMES.len()] = Default::default();
+            let mut trace = String::new();
+            // The first round finds no tags to move, and does not count.
+            for round in 0..=arguments.rounds {
+                sequence += 1;
+                let run = Run::new(sequence, platforms);
+                let (ours, fixed_tag) = bench.publish(&run, delay_ms).await?;
+                let docker = bench.docker(&run, &fixed_tag, delay_ms).await?;
+                if round > 0 {
+                    bench.note(&mut lines, &ours, &docker, &fixed_tag);
+                }
+                if arguments.trace && round == arguments.rounds {
+                    trace = [("publish", &ours), ("docker manifest", &docker)]
+                        .map(|(who, sample)| sample.trace(who))
+                        .concat();
+                }
+            }
+            report += &table(platforms, delay_ms, &lines);
+            report += &trace;
+        }
+    }
+    report += &format!(
+        "medians of {} rounds; ratio: wall time to that of docker manifest; layers: the look for the \
+         program that an image starts; pings: {PING}\n",
+        arguments.rounds
+    );
+    bench.cloud.shutdown().await;
+    Ok(report)
+}
+
+impl<'a> Bench<'a> {
+    async fn open(arguments: &'a Arguments) -> Result<Self, Error> {
+        let folder = tempfile::tempdir()?;
+        let images = COUNTS.map(|count| {
+            format!(
+                "[[image]]\nname = \"{0}\"\nrepository = \"{0}\"\nplatforms = {1:?}\n\
+                 tags = [\"{{sha7}}\", \"{MOVING_TAG}\"]\npublisher = \"lambda\"\n",
+                name(count),
+                &PLATFORMS[..count],
+            )
+        });
+        fs::write(folder.path().join("archweld.toml"), images.concat())?;
+        let host = Host::real("000000000000", "us-east-1");
+        let cloud = Cloud::open(Settings {
+            host: host.clone(),
+            template: arguments.template.clone(),
+            stack_name: "archweld".to_owned(),
+            parameters: BTreeMap::new(),
+            layers: BTreeMap::from([("ConfigLayer".to_owned(), folder.path().to_owned())]),
+            state: None,
+            port: Some(0),
+            registry_bytes_max: None,
+            functions: Functions::Folder(arguments.functions.clone()),
+            builds: Builds::Worker(Arc::new(NoBuilds)),
+        })
+        .await?;
+        for count in COUNTS {
+            for repository in [repository(name(count))?, repository(docker_name(count))?] {
+                cloud.ensure_repository(&repository).await?;
+            }
+        }
+        let proxy = Proxy::open(cloud.address()).await?;
+        // The addresses of layers then lead through the proxy, too.
+        cloud.registry().set_address(proxy.address());
+        let token = cloud.registry().authorization_token();
+        let docker = Docker::new(&arguments.docker, proxy.address(), &token)?;
+        let layers = PLATFORMS
+            .iter()
+            .map(|platform| Ok(Layer::new(platform.parse::<Platform>()?)?))
+            .collect::<Result<_, Error>>()?;
+        let functions = &arguments.functions;
+        Ok(Self { functions, host, cloud, proxy, docker, layers, _folder: folder })
+    }
+
+    /// Publishes a run with the function; says its fixed tag, too.
+    async fn publish(&self, run: &Run, delay_ms: u64) -> Result<(Sample, ImageTag), Error> {
+        let repository = repository(name(run.platforms))?;
+        let pushed = self.push(&repository, run).await?;
+        let plan = self.plan(run).await?;
+        let fixed_tag: ImageTag = run.commit[..7].parse()?;
+        let images: Vec<Value> = (pushed.iter())
+            .map(|(platform, image)| {
+                json!({
+                    "target": platform,
+                    "digest": image.digest,
+                    "media_type": image.media_type,
+                    "manifest_bytes": image.manifest_bytes,
+                    "size_bytes": image.size_bytes,
+                    "build_id": "build:1",
+                    "log": null,
+                    "timing": {},
+                })
+            })
+            .collect();
+        let request = json!({"plan": plan, "images": images, "index": null});
+
+        tokio::time::sleep(Duration::from_millis(QUOTA_MS)).await;
+        let lambda = self.lambda("publish")?;
+        let sample = self
+            .measure(delay_ms, async {
+                invoke(&lambda, "publish", "publish", &request).await.map(drop)
+            })
+            .await?;
+        lambda.shutdown().await;
+        self.check(&repository, &fixed_tag, &pushed).await?;
+        Ok((sample, fixed_tag))
+    }
+
+    /// Publishes a run's images under the same tags with `docker manifest`.
+    async fn docker(
+        &self,
+        run: &Run,
+        fixed_tag: &ImageTag,
+        delay_ms: u64,
+    ) -> Result<Sample, Error> {
+        let repository = repository(docker_name(run.platforms))?;
+        let pushed = self.push(&repository, run).await?;
+        let images: Vec<_> = pushed.iter().map(|(platform, image)| (*platform, image)).collect();
+        let address = &format!("{}/{repository}", self.proxy.address());
+        let sample = self
+            .measure(delay_ms, async {
+                for tag in [fixed_tag, &MOVING_TAG.parse()?] {
+                    self.docker.publish(address, tag, &images).await?;
+                }
+                Ok(())
+            })
+            .await?;
+        self.check(&repository, fixed_tag, &pushed).await?;
+        Ok(sample)
+    }
+
+    async fn push(
+        &self,
+        repository: &RepositoryName,
+        run: &Run,
+    ) -> Result<Vec<(Platform, Pushed)>, Error> {
+        let mut pushed = Vec::new();
+        for layer in &self.layers[..run.platforms] {
+            pushed.push((layer.platform, layer.push(&self.cloud, repository, &run.name).await?));
+        }
+        Ok(pushed)
+    }
+
+    /// The plan that `plan-build` makes of a run.
+    async fn plan(&self, run: &Run) -> Result<Value, Error> {
+        let function = &self.function("plan-build")?.name;
+        let request = json!({
+            "input": {
+                "image": name(run.platforms),
+                "commit": run.commit,
+                "trigger": {"kind": "push", "sequence": run.sequence},
+            },
+            "execution": {
+                "arn": self.host.arn("states", &format!("execution:archweld:{}", run.name)),
+                "name": run.name,
+                "start_time": self.host.now(),
+            },
+        });
+        invoke(self.cloud.lambda(), "plan-build", function, &request).await
+    }
+
+    /// A function of the template that reaches the cloud through the proxy, not started yet.
+    fn lambda(&self, binary: &'static str) -> Result<Lambda, Error> {
+        let function = self.function(binary)?;
+        let endpoint = format!("http://{}", self.proxy.address());
+        let environment = [
+            ("AWS_ENDPOINT_URL", &*endpoint),
+            ("AWS_ACCESS_KEY_ID", "local"),
+            ("AWS_SECRET_ACCESS_KEY", "local"),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let lambda = Lambda::new(self.host.clone(), BTreeMap::from(environment));
+        let settings = FunctionSettings {
+            name: binary.to_owned(),
+            arn: function.arn.clone(),
+            environment: function.environment.clone(),
+            timeout: function.timeout,
+            memory_mb: function.memory_mb,
+            concurrency_max: 1,
+            retries: AsynchronousRetries::default(),
+            on_failure: None,
+            handler: Handler::Process(self.functions.join(binary)),
+        };
+        let created = lambda.create_function(settings);
+        created.map_err(|error| Error::Invoke { function: binary, error })?;
+        Ok(lambda)
+    }
+
+    fn function(&self, binary: &'static str) -> Result<&archweld_template::Function, Error> {
+        let mut functions = self.cloud.stack().functions.iter();
+        functions.find(|function| function.binary == binary).ok_or(Error::NoFunction(binary))
+    }
+
+    async fn measure(
+        &self,
+        delay_ms: u64,
+        work: impl Future<Output = Result<(), Error>>,
+    ) -> Result<Sample, Error> {
+        self.proxy.set_delay(delay_ms);
+        self.proxy.take();
+        let began = Instant::now();
+        work.await?;
+        Ok(Sample { wall: began.elapsed(), began, requests: self.proxy.take() })
+    }
+
+    /// Both tags must name one index of exactly the images that were pushed.
+    async fn check(
+        &self,
+        repository: &RepositoryName,
+        fixed_tag: &ImageTag,
+        pushed: &[(Platform, Pushed)],
+    ) -> Result<(), Error> {
+        let expected: BTreeSet<Digest> = pushed.iter().map(|(_, image)| image.digest).collect();
+        for tag in [fixed_tag.clone(), MOVING_TAG.parse()?] {
+            let image = self.cloud.registry().manifest(repository, tag.clone()).await?;
+            let index: Value = serde_json::from_slice(&image.bytes).unwrap_or_default();
+            let entries = index["manifests"].as_array().into_iter().flatten();
+            let found = entries.map(|entry| entry["digest"].as_str().unwrap_or_default().parse());
+            if found.collect::<Result<BTreeSet<Digest>, _>>().ok().as_ref() != Some(&expected) {
+                let (repository, problem) = (repository.clone(), index.to_string());
+                return Err(Error::Published { repository, tag, problem });
+            }
+        }
+        Ok(())
+    }
+
+    fn note(
+        &self,
+        lines: &mut [Line; NAMES.len()],
+        ours: &Sample,
+        docker: &Sample,
+        fixed_tag: &ImageTag,
+    ) {
+        let [all, without_layers, to_fixed_tag, of_docker, without_pings] = lines;
+        all.note(&ours.requests, Some(ours.wall));
+        let layers: Vec<String> =
+            self.layers.iter().map(|layer| layer.digest.to_string()).collect();
+        let mut requests = ours.requests.clone();
+        requests.retain(|request| request.blob.as_ref().is_none_or(|blob| !layers.contains(blob)));
+        without_layers.note(&requests, None);
+        let set = requests
+            .iter()
+            .find(|request| request.tag.as_deref() == Some(fixed_tag.as_str()))
+            .map_or(ours.began, |request| request.ended);
+        requests.retain(|request| request.ended <= set);
+        to_fixed_tag.note(&requests, Some(set.duration_since(ours.began)));
+        of_docker.note(&docker.requests, Some(docker.wall));
+        let mut requests = docker.requests.clone();
+        requests.retain(|request| request.what != PING);
+        without_pings.note(&requests, None);
+    }
+}
+
+impl Run {
+    fn new(sequence: u32, platforms: usize) -> Self {
+        let commit = Digest::of(&sequence.to_be_bytes()).to_string();
+        let commit = commit.trim_start_matches("sha256:")[..40].to_owned();
+        Self { name: format!("run-{sequence}"), commit, sequence, platforms }
+    }
+}
+
+impl Sample {
+    fn trace(&self, who: &str) -> String {
+        let mut lines = format!("{who}:\n");
+        let millis = |at: Instant| at.duration_since(self.began).as_secs_f64() * 1_000.0;
+        for request in &self.requests {
+            let (began, ended) = (millis(request.began), millis(request.ended));
+            let about = request.tag.as_ref().or(request.blob.as_ref());
+            let about = about.filter(|about| !request.what.ends_with(about.as_str()));
+            lines += &format!(
+                "  {began:>8.1} to {ended:>8.1} ms  {}  {} {}\n",
+                request.status,
+                request.what,
+                about.map_or("", String::as_str),
+            );
+        }
+        lines
+    }
+}
+
+impl Line {
+    fn note(&mut self, requests: &[Noted], wall: Option<Duration>) {
+        self.requests.push(requests.len());
+        self.depth.push(depth(requests));
+        self.wall_micros
+            .extend(wall.map(|wall| u64::try_from(wall.as_micros()).unwrap_or(u64::MAX)));
+    }
+}
+
+fn table(platforms: usize, delay_ms: u64, lines: &[Line; NAMES.len()]) -> String {
+    let [.., docker, _] = lines;
+    let of = median(&docker.wall_micros).max(1);
+    let rows = NAMES.iter().zip(lines).map(|(name, line)| {
+        let (wall, share) = match median(&line.wall_micros) {
+            0 => Default::default(),
+            micros => (
+                format!("{:.1}", thousandth(micros)),
+                format!("{:.3}", ratio(micros, of)),
+            ),
+        };
+        let (requests, depth) = (median(&line.requests), median(&line.depth));
+        format!(
+            "{platforms:>9} {delay_ms:>11}  {name:<34} {requests:>8} {depth:>6} {wall:>10} {share:>6}\n"
+        )
+    });
+    rows.collect()
+}
+
+fn name(platforms: usize) -> String {
+    format!("publish-{platforms}")
+}
+
+fn docker_name(platforms: usize) -> String {
+    format!("docker-{platforms}")
+}
+
+fn repository(name: String) -> Result<RepositoryName, Error> {
+    name.parse().map_err(|error| Error::Io(io::Error::other(format!("{error}"))))
+}
+
+/// Invokes a function and reads its answer.
+async fn invoke(
+    lambda: &Lambda,
+    binary: &'static str,
+    function: &str,
+    request: &Value,
+) -> Result<Value, Error> {
+    let payload = request.to_string().into();
+    let invoked = lambda.invoke(function, payload, InvocationType::RequestResponse).await;
+    let failed = |answer: String| Error::Function { function: binary, answer };
+    match invoked.map_err(|error| Error::Invoke { function: binary, error })?.outcome {
+        Outcome::Succeeded(answer) => {
+            serde_json::from_slice(&answer).map_err(|error| failed(error.to_string()))
+        }
+        outcome => Err(failed(format!("{outcome:?}"))),
+    }
+}
