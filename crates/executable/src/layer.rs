@@ -1,0 +1,261 @@
+//! One layer, read from its beginning as far as need be.
+
+use std::{
+    io::{self, Write as _},
+    mem,
+    ops::Range,
+};
+
+use archweld_model::Digest;
+use flate2::write::MultiGzDecoder;
+use zstd::stream::write::Decoder as ZstdDecoder;
+
+use crate::{
+    Bound, ReadError,
+    archive::{Archive, Limits, Stop},
+    contents::Contents,
+};
+
+/// The first read: most of the layers that a Dockerfile's steps add are smaller.
+const READ_BYTES_MIN: u64 = 64 << 10;
+/// The last reads: what is held of a layer at once.
+const READ_BYTES_MAX: u64 = 1 << 20;
+/// The largest zstd window that is held, as a power of two: 32 MiB, which is the largest that
+/// BuildKit's encoder uses.
+const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+/// What a decoder takes beside a large window, roughly.
+const DECODER_BYTES: usize = 128 << 10;
+
+/// A layer of an image, as the image's manifest describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// The blob's media type.
+    pub media_type: String,
+    /// The blob's size.
+    pub size_bytes: u64,
+}
+
+/// Why a layer, or the rest of it, cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LayerProblem {
+    /// Its media type says that the registry does not have it.
+    #[error("is kept outside the registry ({0})")]
+    Foreign(String),
+    /// Its media type says so.
+    #[error("is encrypted ({0})")]
+    Encrypted(String),
+    /// It may be anything.
+    #[error("is of the unknown media type {0:?}")]
+    MediaType(String),
+    /// The registry did not hand it out.
+    #[error("could not be read: {0}")]
+    Unreadable(ReadError),
+    /// It is no tar archive, or none that can be decompressed.
+    #[error("is damaged: {0}")]
+    Damaged(String),
+}
+
+/// A layer as far as it was read.
+pub(crate) struct Reading {
+    layer: Layer,
+    position: u64,
+    unpacked_bytes: u64,
+    state: State,
+}
+
+enum State {
+    /// With nothing in it yet.
+    Unread(Contents),
+    Open(Box<Decoder>),
+    /// Read to the end of the archive, or up to a problem.
+    Closed(Contents, Option<LayerProblem>),
+}
+
+/// What the layer is compressed with, as its first bytes say: the engines go by them, too, rather
+/// than by the media type.
+enum Decoder {
+    Plain(Archive),
+    Gzip(MultiGzDecoder<Archive>),
+    Zstd(ZstdDecoder<'static, Archive>),
+}
+
+impl Reading {
+    pub(crate) fn new(layer: Layer) -> Self {
+        let state = match refusal(&layer.media_type) {
+            None if layer.size_bytes > 0 => State::Unread(Contents::default()),
+            problem => State::Closed(Contents::default(), problem),
+        };
+        Self { layer, position: 0, unpacked_bytes: 0, state }
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        self.layer.digest
+    }
+
+    /// What was found so far.
+    pub(crate) fn contents(&self) -> &Contents {
+        match &self.state {
+            State::Open(decoder) => decoder.archive().contents(),
+            State::Unread(contents) | State::Closed(contents, _) => contents,
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed(..))
+    }
+
+    /// Why less was read than the layer holds.
+    pub(crate) fn problem(&self) -> Option<&LayerProblem> {
+        match &self.state {
+            State::Closed(_, problem) => problem.as_ref(),
+            State::Unread(_) | State::Open(_) => None,
+        }
+    }
+
+    /// The bytes of the blob that were taken so far.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The bytes that came out of the decompressor so far.
+    pub(crate) fn unpacked_bytes(&self) -> u64 {
+        self.unpacked_bytes
+    }
+
+    /// Roughly the memory that it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let decoder = match &self.state {
+            State::Open(decoder) => match **decoder {
+                Decoder::Plain(_) => 0,
+                Decoder::Gzip(_) => DECODER_BYTES,
+                // A window is taken as far as it was filled.
+                Decoder::Zstd(_) => {
+                    let window = self.unpacked_bytes.min(1 << ZSTD_WINDOW_LOG_MAX);
+                    DECODER_BYTES.saturating_add(usize::try_from(window).unwrap_or(usize::MAX))
+                }
+            },
+            State::Unread(_) | State::Closed(..) => 0,
+        };
+        decoder + self.contents().bytes()
+    }
+
+    /// What to read next, of at most `bytes_max`: three times as much as was read, for what is not
+    /// found at a layer's beginning may be anywhere.
+    pub(crate) fn next_range(&self, bytes_max: u64) -> Range<u64> {
+        let bytes = self.position.saturating_mul(3).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        let rest = self.layer.size_bytes.saturating_sub(self.position);
+        self.position..self.position + bytes.min(rest).min(bytes_max)
+    }
+
+    /// Takes the next bytes of the blob.
+    ///
+    /// # Errors
+    /// When `limits`, which count from here, are reached.
+    pub(crate) fn push(&mut self, bytes: &[u8], mut limits: Limits) -> Result<(), Bound> {
+        if matches!(self.state, State::Unread(_)) {
+            match Decoder::of(bytes) {
+                Ok(decoder) => self.state = State::Open(Box::new(decoder)),
+                Err(error) => self.close(Some(LayerProblem::Damaged(error.to_string()))),
+            }
+        }
+        let State::Open(decoder) = &mut self.state else { return Ok(()) };
+        self.position += bytes.len() as u64;
+        limits.unpacked_bytes_max = limits.unpacked_bytes_max.saturating_add(self.unpacked_bytes);
+        decoder.archive_mut().set_limits(limits);
+        let written = decoder.write(bytes);
+        let archive = decoder.archive();
+        self.unpacked_bytes = archive.unpacked_bytes();
+        let stop = match archive.stop() {
+            None if self.position == self.layer.size_bytes => Some(archive.finish()),
+            stop => stop,
+        };
+        match (written, stop) {
+            (_, Some(Stop::Unpacked)) => return Err(Bound::Unpacked),
+            (_, Some(Stop::Contents)) => return Err(Bound::Memory),
+            (_, Some(Stop::Damaged(what))) => self.damaged(what.to_owned()),
+            (Err(error), None) => self.damaged(format!("it cannot be decompressed: {error}")),
+            (_, Some(Stop::End)) => self.close(None),
+            (Ok(()), None) => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the layer up, for the rest of it cannot be had.
+    pub(crate) fn fail(&mut self, error: ReadError) {
+        self.close(Some(LayerProblem::Unreadable(error)));
+    }
+
+    fn damaged(&mut self, what: String) {
+        self.close(Some(LayerProblem::Damaged(what)));
+    }
+
+    /// Lets the decompressor's memory go.
+    fn close(&mut self, problem: Option<LayerProblem>) {
+        let contents = match &mut self.state {
+            State::Open(decoder) => decoder.archive_mut().take_contents(),
+            State::Unread(contents) | State::Closed(contents, _) => mem::take(contents),
+        };
+        self.state = State::Closed(contents, problem);
+    }
+}
+
+impl Decoder {
+    fn of(magic: &[u8]) -> io::Result<Self> {
+        let archive = Archive::default();
+        Ok(match magic {
+            [0x1f, 0x8b, ..] => Self::Gzip(MultiGzDecoder::new(archive)),
+            // https://www.rfc-editor.org/rfc/rfc8878#section-3.1: a frame, or one to pass over.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                let mut decoder = ZstdDecoder::new(archive)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Self::Zstd(decoder)
+            }
+            _ => Self::Plain(archive),
+        })
+    }
+
+    /// Passes on all that can be decompressed of `bytes`.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(archive) => archive.write_all(bytes),
+            Self::Gzip(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
+            Self::Zstd(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
+        }
+    }
+
+    fn archive(&self) -> &Archive {
+        match self {
+            Self::Plain(archive) => archive,
+            Self::Gzip(decoder) => decoder.get_ref(),
+            Self::Zstd(decoder) => decoder.get_ref(),
+        }
+    }
+
+    fn archive_mut(&mut self) -> &mut Archive {
+        match self {
+            Self::Plain(archive) => archive,
+            Self::Gzip(decoder) => decoder.get_mut(),
+            Self::Zstd(decoder) => decoder.get_mut(),
+        }
+    }
+}
+
+/// Why no layer of `media_type` can be read, if so
+/// (<https://github.com/opencontainers/image-spec/blob/main/layer.md>).
+fn refusal(media_type: &str) -> Option<LayerProblem> {
+    let of = |problem: fn(String) -> LayerProblem| Some(problem(media_type.to_owned()));
+    let suffix =
+        ["application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar"]
+            .into_iter()
+            .find_map(|tar| media_type.strip_prefix(tar));
+    match suffix {
+        Some("" | "+gzip" | "+zstd" | ".gzip" | ".zstd") => None,
+        _ if media_type.ends_with("+encrypted") => of(LayerProblem::Encrypted),
+        _ if media_type.contains(".nondistributable.") || media_type.contains(".foreign.") => {
+            of(LayerProblem::Foreign)
+        }
+        _ => of(LayerProblem::MediaType),
+    }
+}
