@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 /// Packages that need no mention may depend on nothing of ours.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("archweld-runtime", &["archweld-model"]),
+    ("archweld-executable", &["archweld-model"]),
     ("plan-build", FUNCTION),
     ("start-build", FUNCTION),
     ("build-events", FUNCTION),
