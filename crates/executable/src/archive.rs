@@ -113,11 +113,9 @@ impl Archive {
         self.stop
     }
 
-    /// What it comes to when no bytes follow; some builders leave the blocks out that end an archive.
-    pub(crate) fn finish(&self) -> Stop {
-        let between_entries =
-            matches!(self.stage, Stage::Header) && self.buffer.is_empty() && self.skip == 0;
-        if between_entries { Stop::End } else { Stop::Damaged("it ends within an entry") }
+    /// Whether it may be over: some builders leave out the blocks that end an archive.
+    pub(crate) fn is_between_entries(&self) -> bool {
+        matches!(self.stage, Stage::Header) && self.buffer.is_empty() && self.skip == 0
     }
 
     pub(crate) fn set_limits(&mut self, limits: Limits) {

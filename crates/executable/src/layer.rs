@@ -164,20 +164,19 @@ impl Reading {
         self.position += bytes.len() as u64;
         limits.unpacked_bytes_max = limits.unpacked_bytes_max.saturating_add(self.unpacked_bytes);
         decoder.archive_mut().set_limits(limits);
-        let written = decoder.write(bytes);
+        let is_last = self.position == self.layer.size_bytes;
+        let written = decoder.write(bytes, is_last);
         let archive = decoder.archive();
         self.unpacked_bytes = archive.unpacked_bytes();
-        let stop = match archive.stop() {
-            None if self.position == self.layer.size_bytes => Some(archive.finish()),
-            stop => stop,
-        };
-        match (written, stop) {
-            (_, Some(Stop::Unpacked)) => return Err(Bound::Unpacked),
-            (_, Some(Stop::Contents)) => return Err(Bound::Memory),
-            (_, Some(Stop::Damaged(what))) => self.damaged(what.to_owned()),
-            (Err(error), None) => self.damaged(format!("it cannot be decompressed: {error}")),
-            (_, Some(Stop::End)) => self.close(None),
-            (Ok(()), None) => {}
+        match (archive.stop(), written) {
+            (Some(Stop::Unpacked), _) => return Err(Bound::Unpacked),
+            (Some(Stop::Contents), _) => return Err(Bound::Memory),
+            (Some(Stop::Damaged(what)), _) => self.damaged(what.to_owned()),
+            (Some(Stop::End), _) => self.close(None),
+            (None, Err(error)) => self.damaged(format!("it cannot be decompressed: {error}")),
+            (None, Ok(())) if !is_last => {}
+            (None, Ok(())) if archive.is_between_entries() => self.close(None),
+            (None, Ok(())) => self.damaged("it ends within an entry".to_owned()),
         }
         Ok(())
     }
@@ -216,12 +215,18 @@ impl Decoder {
         })
     }
 
-    /// Passes on all that can be decompressed of `bytes`.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Passes on all that can be decompressed of `bytes`; with the last, the stream must be whole.
+    fn write(&mut self, bytes: &[u8], is_last: bool) -> io::Result<()> {
         match self {
             Self::Plain(archive) => archive.write_all(bytes),
-            Self::Gzip(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
-            Self::Zstd(decoder) => decoder.write_all(bytes).and_then(|()| decoder.flush()),
+            Self::Gzip(decoder) => {
+                decoder.write_all(bytes)?;
+                if is_last { decoder.try_finish() } else { decoder.flush() }
+            }
+            Self::Zstd(decoder) => {
+                decoder.write_all(bytes)?;
+                if is_last { decoder.do_finish() } else { decoder.flush() }
+            }
         }
     }
 
