@@ -4,6 +4,7 @@
 //! them alike; figures are medians.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -12,13 +13,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use archweld_template::{Deployment, Stack, TemplateError};
 use flate2::{Compression, write::DeflateEncoder};
 use serde_json::Value;
 
 use crate::figures::{median, ratio, thousandth};
 
+/// The bare function.
 const BASELINE: &str = "hello-lambda";
-const FUNCTIONS: [&str; 5] = ["plan-build", "start-build", "build-events", "publish", "reconcile"];
+
+/// Where a function finds the files of its layers.
+const LAYERS: &str = "/opt/";
 
 /// Measures the functions' start-up, memory and size beside a bare function's.
 #[derive(clap::Args)]
@@ -26,6 +31,9 @@ pub(crate) struct Arguments {
     /// The folder of the binaries
     #[arg(long, default_value = "target/release")]
     functions: PathBuf,
+    /// The template that says what functions there are
+    #[arg(long, default_value = "infra/template.yaml")]
+    template: PathBuf,
     /// How often each is started
     #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(10..=1000))]
     rounds: u32,
@@ -37,6 +45,8 @@ pub(crate) struct Arguments {
 /// Why there are no figures.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     #[error("cannot start {path}: {error}; build it first: make bench")]
     Start { path: PathBuf, error: io::Error },
     #[error("{name} ended without polling for an invocation")]
@@ -54,9 +64,11 @@ struct Started {
     peak_kilobytes: u64,
 }
 
+/// A function, and how it did.
 #[derive(Default)]
 struct Samples {
-    name: &'static str,
+    name: String,
+    environment: BTreeMap<String, String>,
     micros: Vec<u64>,
     kilobytes: Vec<u64>,
     zipped: u64,
@@ -64,15 +76,15 @@ struct Samples {
 
 /// The figures as a table.
 pub(crate) fn bench(arguments: &Arguments) -> Result<String, Error> {
-    let names = || [BASELINE].into_iter().chain(FUNCTIONS);
-    let mut samples: Vec<Samples> =
-        names().map(|name| Samples { name, ..Samples::default() }).collect();
+    let baseline = Samples { name: BASELINE.to_owned(), ..Samples::default() };
+    let mut samples = vec![baseline];
+    samples.extend(deployed(&arguments.template)?);
     for sample in &mut samples {
-        sample.zipped = zipped_bytes(&arguments.functions.join(sample.name))?;
+        sample.zipped = zipped_bytes(&arguments.functions.join(&sample.name))?;
     }
     for _ in 0..arguments.rounds {
         for sample in &mut samples {
-            let started = start(&arguments.functions, sample.name)?;
+            let started = start(&arguments.functions, &sample.name, &sample.environment)?;
             sample
                 .micros
                 .push(u64::try_from(started.to_first_poll.as_micros()).unwrap_or(u64::MAX));
@@ -103,8 +115,33 @@ pub(crate) fn bench(arguments: &Arguments) -> Result<String, Error> {
     Ok(report)
 }
 
+/// The functions of the template, with the environment that they get on AWS.
+fn deployed(template: &Path) -> Result<Vec<Samples>, Error> {
+    let deployment = Deployment {
+        stack_name: "archweld".to_owned(),
+        account: "000000000000".to_owned(),
+        region: "us-east-1".to_owned(),
+        parameters: BTreeMap::new(),
+    };
+    let stack = Stack::read(template, &deployment)?;
+    let functions = stack.functions.into_iter().map(|mut function| {
+        for value in function.environment.values_mut() {
+            if let (Some(file), Some(layer)) = (value.strip_prefix(LAYERS), function.layers.last())
+            {
+                *value = layer.content.join(file).to_string_lossy().into_owned();
+            }
+        }
+        Samples { name: function.binary, environment: function.environment, ..Samples::default() }
+    });
+    Ok(functions.collect())
+}
+
 /// Starts a function with a Runtime API of its own, and stops the clock at the first poll.
-fn start(folder: &Path, name: &str) -> Result<Started, Error> {
+fn start(
+    folder: &Path,
+    name: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<Started, Error> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let path = folder.join(name);
     let began = Instant::now();
@@ -118,11 +155,7 @@ fn start(folder: &Path, name: &str) -> Result<Started, Error> {
         .env("AWS_REGION", "us-east-1")
         .env("AWS_ACCESS_KEY_ID", "bench")
         .env("AWS_SECRET_ACCESS_KEY", "bench")
-        .env("ARCHWELD_CONFIG", "infra/config/archweld.toml")
-        .env("IMAGE_REGISTRY", "registry.example")
-        .env("PROJECT_AMD64", "amd64")
-        .env("PROJECT_ARM64", "arm64")
-        .env("PROJECT_MANIFEST", "manifest")
+        .envs(environment)
         .stdout(Stdio::null())
         .spawn()
         .map_err(|error| Error::Start { path, error })?;

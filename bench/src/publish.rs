@@ -24,9 +24,13 @@ use archweld_lambda::{
     AsynchronousRetries, FunctionSettings, Handler, InvocationType, Lambda, Outcome,
 };
 use archweld_local_api::{ApiError, Host};
-use archweld_model::{Digest, ImageTag, Platform, PlatformError, RepositoryName, TagError};
+use archweld_model::{
+    Digest, ExecutableCheck, ImageTag, Platform, PlatformError, Published, PublishedPlatform,
+    RepositoryName, TagError,
+};
 use archweld_registry::RegistryError;
 use futures_util::{FutureExt as _, future::BoxFuture};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -92,7 +96,7 @@ pub(crate) enum Error {
     NoFunction(&'static str),
     #[error("cannot invoke {function}: {error}")]
     Invoke { function: &'static str, error: ApiError },
-    #[error("{function} failed: {answer}")]
+    #[error("{function} did not do all of its work: {answer}")]
     Function { function: &'static str, answer: String },
     #[error("cannot push an image: {0}")]
     Push(#[from] RegistryError),
@@ -183,8 +187,9 @@ pub(crate) async fn bench(arguments: &Arguments) -> Result<String, Error> {
         }
     }
     report += &format!(
-        "medians of {} rounds; ratio: wall time to that of docker manifest; layers: the look for the \
-         program that an image starts; pings: {PING}\n",
+        "medians of {} rounds; ratio: wall time to that of docker manifest; pings: {PING}\n\
+         the look into the layers, for the program that an image starts, comes before any tag\n\
+         with no delay, requests sent at once may be answered one after another\n",
         arguments.rounds
     );
     bench.cloud.shutdown().await;
@@ -259,12 +264,10 @@ impl<'a> Bench<'a> {
 
         tokio::time::sleep(Duration::from_millis(QUOTA_MS)).await;
         let lambda = self.lambda("publish")?;
-        let sample = self
-            .measure(delay_ms, async {
-                invoke(&lambda, "publish", "publish", &request).await.map(drop)
-            })
-            .await?;
+        let (sample, answer) =
+            self.measure(delay_ms, invoke(&lambda, "publish", "publish", &request)).await?;
         lambda.shutdown().await;
+        check_answer(&answer)?;
         self.check(&repository, &fixed_tag, &pushed).await?;
         Ok((sample, fixed_tag))
     }
@@ -280,7 +283,7 @@ impl<'a> Bench<'a> {
         let pushed = self.push(&repository, run).await?;
         let images: Vec<_> = pushed.iter().map(|(platform, image)| (*platform, image)).collect();
         let address = &format!("{}/{repository}", self.proxy.address());
-        let sample = self
+        let (sample, ()) = self
             .measure(delay_ms, async {
                 for tag in [fixed_tag, &MOVING_TAG.parse()?] {
                     self.docker.publish(address, tag, &images).await?;
@@ -354,16 +357,17 @@ impl<'a> Bench<'a> {
         functions.find(|function| function.binary == binary).ok_or(Error::NoFunction(binary))
     }
 
-    async fn measure(
+    async fn measure<T>(
         &self,
         delay_ms: u64,
-        work: impl Future<Output = Result<(), Error>>,
-    ) -> Result<Sample, Error> {
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<(Sample, T), Error> {
         self.proxy.set_delay(delay_ms);
         self.proxy.take();
         let began = Instant::now();
-        work.await?;
-        Ok(Sample { wall: began.elapsed(), began, requests: self.proxy.take() })
+        let done = work.await?;
+        let wall = began.elapsed();
+        Ok((Sample { wall, began, requests: self.proxy.take() }, done))
     }
 
     /// Both tags must name one index of exactly the images that were pushed.
@@ -405,7 +409,7 @@ impl<'a> Bench<'a> {
             .iter()
             .find(|request| request.tag.as_deref() == Some(fixed_tag.as_str()))
             .map_or(ours.began, |request| request.ended);
-        requests.retain(|request| request.ended <= set);
+        requests.retain(|request| request.began < set);
         to_fixed_tag.note(&requests, Some(set.duration_since(ours.began)));
         of_docker.note(&docker.requests, Some(docker.wall));
         let mut requests = docker.requests.clone();
@@ -447,6 +451,17 @@ impl Line {
         self.depth.push(depth(requests));
         self.wall_micros
             .extend(wall.map(|wall| u64::try_from(wall.as_micros()).unwrap_or(u64::MAX)));
+    }
+}
+
+/// The function must have looked into every image, or the figures would be too good.
+fn check_answer(answer: &Value) -> Result<(), Error> {
+    let published = Published::deserialize(answer);
+    let confirmed =
+        |platform: &PublishedPlatform| matches!(platform.executable, ExecutableCheck::Confirmed(_));
+    match published {
+        Ok(published) if published.platforms.iter().all(confirmed) => Ok(()),
+        _ => Err(Error::Function { function: "publish", answer: answer.to_string() }),
     }
 }
 
