@@ -7,12 +7,11 @@ use std::{
 };
 
 use archweld_codebuild::{Job, Outcome, PhaseContext, PhaseType, Status, Worker};
-use archweld_model::{
-    Built, Digest, ImageTag, Index, Platform, RepositoryName, media_type, variable,
-};
+use archweld_model::{Built, Child, Digest, ImageTag, Platform, RepositoryName, variable};
 use archweld_registry::Registry;
 use futures_util::{FutureExt as _, future::BoxFuture};
-use serde_json::json;
+
+use crate::{TestImage, images::push_index};
 
 /// What builds of a target do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +29,12 @@ pub enum Behaviour {
     Hang,
     /// Push an index that has another platform's image in place of one.
     PushWrongIndex,
+    /// Push an image whose config says another platform.
+    PushImageOf(Platform),
+    /// Push an image whose program is made for another platform.
+    PushProgramOf(Platform),
+    /// Push their image in an index, with its provenance.
+    PushAttested,
 }
 
 /// The builds of a test.
@@ -93,10 +98,14 @@ impl SimulatedBuilds {
                 return Status::Failed.into();
             }
             Behaviour::PushNothing => {}
-            Behaviour::Push | Behaviour::Fault(_) | Behaviour::PushWrongIndex => {
+            Behaviour::Push
+            | Behaviour::Fault(_)
+            | Behaviour::PushWrongIndex
+            | Behaviour::PushImageOf(_)
+            | Behaviour::PushProgramOf(_)
+            | Behaviour::PushAttested => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                let wrong = behaviour == Behaviour::PushWrongIndex;
-                self.push(&job, &target, wrong).await;
+                self.push(&job, &target, &behaviour).await;
             }
         }
         for phase in [PhaseType::PostBuild, PhaseType::UploadArtifacts, PhaseType::Finalizing] {
@@ -105,77 +114,43 @@ impl SimulatedBuilds {
         Status::Succeeded.into()
     }
 
-    async fn push(&self, job: &Job, target: &str, wrong: bool) {
+    async fn push(&self, job: &Job, target: &str, behaviour: &Behaviour) {
         let registry = self.registry.get().unwrap();
         let repository: RepositoryName =
             job.variable(variable::IMAGE_REPO_NAME).unwrap().parse().unwrap();
         let tag: ImageTag = job.variable(variable::IMAGE_TAG).unwrap().parse().unwrap();
-        let (kind, bytes) = match job.variable(variable::IMAGE_SOURCES) {
-            None => {
-                let content = format!("{target} of {}", job.variable(variable::RUN).unwrap());
-                let platform: Platform = target.parse().unwrap();
-                let image = push_image(registry, &repository, platform, &content).await;
-                (media_type::OCI_MANIFEST, image)
+        let Some(sources) = job.variable(variable::IMAGE_SOURCES) else {
+            let content = format!("{target} of {}", job.variable(variable::RUN).unwrap());
+            let mut image = TestImage::of(target.parse().unwrap(), &content);
+            match behaviour {
+                Behaviour::PushImageOf(other) => image.platform = *other,
+                Behaviour::PushProgramOf(other) => image.program = *other,
+                Behaviour::PushAttested => image.attested = true,
+                _ => {}
             }
-            Some(sources) => {
-                let mut images = Vec::new();
-                for source in sources.split(' ') {
-                    let (platform, digest) = source.split_once('=').unwrap();
-                    let digest: Digest = digest.parse().unwrap();
-                    let image = registry.manifest(&repository, digest).await.unwrap();
-                    images.push((platform.parse().unwrap(), built(digest, image.bytes.len())));
-                }
-                if wrong {
-                    images[1].1 = images[0].1.clone();
-                }
-                let index = Index::assemble(&images).unwrap();
-                (media_type::OCI_INDEX, serde_json::to_vec(&index).unwrap())
-            }
+            image.push(registry, &repository, Some(&tag)).await;
+            return;
         };
-        registry.put_manifest(&repository, Some(&tag), Some(kind), bytes).await.unwrap();
+        let mut children = Vec::new();
+        for source in sources.split(' ') {
+            let (platform, digest) = source.split_once('=').unwrap();
+            let platform: Platform = platform.parse().unwrap();
+            let digest: Digest = digest.parse().unwrap();
+            let image = registry.manifest(&repository, digest).await.unwrap();
+            let built = Built {
+                digest,
+                media_type: image.media_type,
+                manifest_bytes: image.bytes.len() as u64,
+                size_bytes: 0,
+                attestations: vec![],
+            };
+            children.push(Child { platform, fields: platform.into(), built });
+        }
+        if *behaviour == Behaviour::PushWrongIndex {
+            children[1].built = children[0].built.clone();
+        }
+        push_index(registry, &repository, Some(&tag), &children).await;
     }
-}
-
-fn built(digest: Digest, manifest_bytes: usize) -> Built {
-    Built {
-        digest,
-        media_type: media_type::OCI_MANIFEST.to_owned(),
-        manifest_bytes: manifest_bytes as u64,
-        size_bytes: 0,
-    }
-}
-
-/// Puts config and layer of an image into the registry; gives its manifest.
-async fn push_image(
-    registry: &Registry,
-    repository: &RepositoryName,
-    platform: Platform,
-    content: &str,
-) -> Vec<u8> {
-    let config = json!({
-        "architecture": platform.architecture_field(),
-        "os": platform.os(),
-        "variant": platform.variant_field(),
-        "rootfs": {"type": "layers", "diff_ids": []},
-    });
-    let config = config.to_string().into_bytes();
-    let layer = content.as_bytes().to_vec();
-    let (config_bytes, layer_bytes) = (config.len(), layer.len());
-    let config = registry.put_blob(repository, config).await.unwrap();
-    let layer = registry.put_blob(repository, layer).await.unwrap();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": media_type::OCI_MANIFEST,
-        "config": {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": config, "size": config_bytes,
-        },
-        "layers": [{
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": layer, "size": layer_bytes,
-        }],
-    });
-    manifest.to_string().into_bytes()
 }
 
 impl Worker for SimulatedBuilds {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, path::Path, sync::Arc};
 
 use archweld_lambda::{FunctionError, InProcessHandler, Invocation};
-use archweld_model::{Named, Projects};
+use archweld_model::{Deployment, Named, Projects};
 use archweld_template::Function;
 use aws_types::SdkConfig;
 use futures_util::FutureExt as _;
@@ -19,15 +19,20 @@ pub(crate) fn in_process(
     let variable = |name: &str| environment.get(name).unwrap().clone();
     match function.binary.as_str() {
         "plan-build" => {
-            let projects = Projects {
-                amd64: variable("PROJECT_AMD64"),
-                arm64: variable("PROJECT_ARM64"),
-                manifest: variable("PROJECT_MANIFEST"),
+            let deployment = Deployment {
+                registry: variable("IMAGE_REGISTRY"),
+                source: variable("SOURCE_LOCATION"),
+                projects: Projects {
+                    amd64: variable("PROJECT_AMD64"),
+                    arm64: variable("PROJECT_ARM64"),
+                    manifest: variable("PROJECT_MANIFEST"),
+                },
             };
-            let (config, registry) = (variable("ARCHWELD_CONFIG"), variable("IMAGE_REGISTRY"));
-            let settings = plan_build::Settings::new(Path::new(&config), registry, projects);
-            handler(settings, |request, settings| async move {
-                plan_build::handle(request, &settings).await
+            let config = variable("ARCHWELD_CONFIG");
+            let settings = plan_build::Settings::new(Path::new(&config), deployment);
+            let ecr = aws_sdk_ecr::Client::new(sdk_config);
+            handler((settings, ecr), |request, shared| async move {
+                plan_build::handle(request, &shared.0, &shared.1).await
             })
         }
         "start-build" => {
@@ -44,14 +49,19 @@ pub(crate) fn in_process(
             )
         }
         "publish" => {
-            let ecr = aws_sdk_ecr::Client::new(sdk_config);
-            handler(ecr, |request, ecr| async move { publish::handle(request, &ecr).await })
+            let clients = publish::Clients::new(sdk_config);
+            handler(
+                clients,
+                |request, clients| async move { publish::handle(request, &clients).await },
+            )
         }
         "reconcile" => {
             let names = ["PROJECT_AMD64", "PROJECT_ARM64", "PROJECT_MANIFEST"];
-            let settings = reconcile::Settings::new(names.map(variable).to_vec());
-            let codebuild = aws_sdk_codebuild::Client::new(sdk_config);
-            handler((settings, codebuild), |payload, shared| async move {
+            let config = variable("ARCHWELD_CONFIG");
+            let projects = names.map(variable).to_vec();
+            let settings = reconcile::Settings::new(projects, Path::new(&config)).unwrap();
+            let clients = reconcile::Clients::new(sdk_config);
+            handler((settings, clients), |payload, shared| async move {
                 reconcile::handle(payload, &shared.0, &shared.1).await
             })
         }

@@ -11,6 +11,8 @@
 
 mod builds;
 mod functions;
+mod images;
+mod publishing;
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +22,7 @@ use std::{
 
 use archweld_cloud::{Builds, Cloud, Functions, Settings};
 use archweld_local_api::Host;
-use archweld_model::{ImageTag, RepositoryName};
+use archweld_model::{Digest, ImageTag, RepositoryName};
 use archweld_registry::Image;
 use aws_sdk_sfn::types::ExecutionStatus;
 use jiff::Timestamp;
@@ -28,6 +30,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use builds::{Behaviour, SimulatedBuilds};
+pub use images::{Pushed, TestImage, push_index};
+pub use publishing::{outcome, plan, plan_of};
 
 /// The repository's root.
 pub fn root() -> &'static Path {
@@ -169,10 +173,15 @@ impl World {
         self.cloud.registry().manifest(&repository(), tag).await.ok()
     }
 
-    /// The tags of the repository.
+    /// The tags of the repository, but for archweld's own.
     pub fn tags(&self) -> Vec<String> {
+        self.all_tags().into_keys().filter(|tag| !tag.starts_with("archweld.")).collect()
+    }
+
+    /// The tags of the repository, and what they point at.
+    pub fn all_tags(&self) -> BTreeMap<String, Digest> {
         let tags = self.cloud.registry().tags(&repository()).unwrap();
-        tags.into_keys().map(String::from).collect()
+        tags.into_iter().map(|(tag, digest)| (tag.into(), digest)).collect()
     }
 }
 

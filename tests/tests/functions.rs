@@ -2,155 +2,18 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
 use archweld_codebuild::Notice;
-use archweld_model::{
-    BuildOutcome, Built, Config, Digest, Execution, ExecutionInput, Index, Named as _, Plan,
-    Projects, TimingSeconds, variable,
-};
+use archweld_model::variable;
 use archweld_tests::{Behaviour, CONFIG, Door, World};
 use aws_sdk_codebuild::types::{EnvironmentVariable, EnvironmentVariableType, StatusType};
-use aws_sdk_ecr::types::ImageTagMutability;
 use serde_json::{Value, json};
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const EXECUTION: &str = "arn:aws:states:us-east-1:123456789012:execution:multi-arch-build:r9";
-
-/// The plan of another run than any that the state machine made.
-fn plan(run: &str) -> Plan {
-    let execution = Execution {
-        arn: EXECUTION.to_owned(),
-        name: run.to_owned(),
-        start_time: "2026-11-23T10:00:00.000Z".to_owned(),
-    };
-    let projects = Projects {
-        amd64: "archweld-amd64".to_owned(),
-        arm64: "archweld-arm64".to_owned(),
-        manifest: "archweld-manifest".to_owned(),
-    };
-    let input = ExecutionInput::parse(json!({"commit": COMMIT, "publisher": "lambda"})).unwrap();
-    Plan::new(&Config::parse(CONFIG).unwrap(), input, execution, "registry.example", &projects)
-        .unwrap()
-}
-
-/// What a build reports that pushed `tag`.
-async fn outcome(world: &World, target: &str, tag: &str) -> BuildOutcome {
-    let image = world.tagged(tag).await.unwrap();
-    BuildOutcome {
-        target: target.to_owned(),
-        built: Built {
-            digest: image.digest,
-            media_type: image.media_type,
-            manifest_bytes: image.bytes.len() as u64,
-            size_bytes: 1,
-        },
-        build_id: "archweld-amd64:1".to_owned(),
-        log: None,
-        timing: TimingSeconds::new(),
-    }
-}
-
-/// A request of `publish`, with the images that the run `r1` built.
-async fn request(world: &World, run: &str) -> publish::Request {
-    let images = vec![
-        outcome(world, "linux/amd64", "r1-amd64").await,
-        outcome(world, "linux/arm64", "r1-arm64v8").await,
-    ];
-    publish::Request { plan: plan(run), images, index: None }
-}
 
 async fn after_a_run() -> World {
     let world = World::open(Door::InProcess).await;
     let ended = world.run("r1", json!({"publisher": "lambda"})).await;
     assert_eq!(ended.error, "", "{ended:?}");
     world
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_repeated_publish_finds_its_work_done() {
-    let world = after_a_run().await;
-    let first = publish::handle(request(&world, "r9").await, &world.ecr).await.unwrap();
-    let tags = world.tags();
-    let second = publish::handle(request(&world, "r9").await, &world.ecr).await.unwrap();
-    assert_eq!(second, first);
-    assert_eq!(world.tags(), tags);
-    let names: Vec<&str> = first.tags.iter().map(|tag| tag.as_str()).collect();
-    assert_eq!(names, ["r9", "0123456", "latest"]);
-    world.cloud.shutdown().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_repeated_publish_is_done_in_an_immutable_repository_too() {
-    let world = after_a_run().await;
-    world
-        .ecr
-        .batch_delete_image()
-        .repository_name("hello")
-        .image_ids(tag("latest"))
-        .send()
-        .await
-        .unwrap();
-    immutable(&world).await;
-    let first = publish::handle(request(&world, "r9").await, &world.ecr).await.unwrap();
-    let second = publish::handle(request(&world, "r9").await, &world.ecr).await.unwrap();
-    assert_eq!(second, first);
-    world.cloud.shutdown().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_moving_tag_that_may_not_move_is_named() {
-    let world = after_a_run().await;
-    let mut other = request(&world, "r9").await;
-    // Another index than the first run's, of the same images.
-    other.plan.platforms.reverse();
-    immutable(&world).await;
-    let error = publish::handle(other, &world.ecr).await.unwrap_err();
-    assert_eq!(error.name().as_str(), "Publish.TagImmutable");
-    let message = "tag latest of repository hello is immutable and names another image";
-    assert_eq!(error.to_string(), message);
-    world.cloud.shutdown().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_run_that_is_not_complete_touches_no_tag() {
-    let world = after_a_run().await;
-    let tags = world.tags();
-    let mut missing = request(&world, "r9").await;
-    missing.images.pop();
-    let mut absent = request(&world, "r9").await;
-    absent.index = Some(absent.images[0].clone());
-    absent.index.as_mut().unwrap().built.digest = Digest::of(b"never pushed");
-    let mut image = request(&world, "r9").await;
-    image.index = Some(image.images[0].clone());
-    for (request, name, message) in [
-        (missing, "Image.NotFound", "no image of linux/arm64 was built"),
-        (absent, "Image.NotFound", "is not in repository hello"),
-        (image, "Index.Mismatch", "hello:r9: not an index"),
-    ] {
-        let error = publish::handle(request, &world.ecr).await.unwrap_err();
-        assert_eq!(error.name().as_str(), name);
-        assert!(error.to_string().contains(message), "{error}");
-    }
-    assert_eq!(world.tags(), tags);
-    world.cloud.shutdown().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_index_that_states_no_media_type_is_published_as_what_was_pushed() {
-    let world = after_a_run().await;
-    let mut request = request(&world, "r9").await;
-    let built: Vec<_> = (request.plan.platforms.iter().zip(&request.images))
-        .map(|(planned, image)| (planned.platform, image.built.clone()))
-        .collect();
-    let mut index = json!(Index::assemble(&built).unwrap());
-    let kind = index.as_object_mut().unwrap().remove("mediaType").unwrap();
-    let put = world.ecr.put_image().repository_name("hello").image_tag("r9");
-    let put =
-        put.image_manifest(index.to_string()).image_manifest_media_type(kind.as_str().unwrap());
-    put.send().await.unwrap();
-    request.index = Some(outcome(&world, "manifest", "r9").await);
-    let published = publish::handle(request, &world.ecr).await.unwrap();
-    assert_eq!(published.media_type, kind);
-    assert_eq!(world.tagged("latest").await.unwrap().digest, published.digest);
-    world.cloud.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,14 +31,15 @@ async fn only_the_running_builds_of_the_execution_are_stopped_however_many_are_n
         }
     }
     let projects = ["archweld-arm64", "archweld-amd64"].map(str::to_owned).to_vec();
-    let settings = reconcile::Settings::new(projects);
+    let settings = settings(projects);
+    let clients = reconcile::Clients::new(&world.cloud.sdk_config());
     let order = json!({"execution": EXECUTION});
-    let stopped = reconcile::handle(order.clone(), &settings, &world.codebuild).await.unwrap();
+    let stopped = reconcile::handle(order.clone(), &settings, &clients).await.unwrap();
     assert_eq!(stopped.builds, [ours.as_str()]);
     while !matches!(notices.recv().await.unwrap(), Notice::Finished { build, .. } if build.id == ours)
     {
     }
-    let stopped = reconcile::handle(order, &settings, &world.codebuild).await.unwrap();
+    let stopped = reconcile::handle(order, &settings, &clients).await.unwrap();
     assert_eq!(stopped.builds, [""; 0]);
     assert_eq!(status(&world, &others).await, StatusType::InProgress);
     world.cloud.shutdown().await;
@@ -184,18 +48,18 @@ async fn only_the_running_builds_of_the_execution_are_stopped_however_many_are_n
 #[tokio::test(start_paused = true)]
 async fn reconcile_reads_orders_and_events_and_nothing_else() {
     let world = World::open(Door::InProcess).await;
-    let settings = reconcile::Settings::new(vec!["archweld-amd64".to_owned()]);
+    let settings = settings(vec!["archweld-amd64".to_owned()]);
+    let clients = reconcile::Clients::new(&world.cloud.sdk_config());
     let handle = async |payload: Value| {
-        reconcile::handle(payload, &settings, &world.codebuild)
-            .await
-            .map_err(|error| error.to_string())
+        reconcile::handle(payload, &settings, &clients).await.map_err(|error| error.to_string())
     };
     let change = |status: &str| {
         json!({"detail-type": "Step Functions Execution Status Change",
-               "detail": {"executionArn": EXECUTION, "status": status, "output": null}})
+               "detail": {"executionArn": EXECUTION, "name": "r9", "status": status,
+                          "input": "{}", "output": null}})
     };
     for payload in [json!({"execution": EXECUTION}), change("RUNNING"), change("ABORTED")] {
-        assert_eq!(handle(payload).await, Ok(reconcile::Stopped::default()));
+        assert_eq!(handle(payload).await, Ok(reconcile::Reconciled::default()));
     }
     for (payload, message) in [
         (json!({}), "missing field `execution`"),
@@ -244,6 +108,13 @@ async fn late_repeated_and_foreign_build_events_are_no_errors() {
 
 const BUILDS_AMD64: (&str, &str) = (variable::IMAGE_PLATFORM, "linux/amd64");
 
+fn settings(projects: Vec<String>) -> reconcile::Settings {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("archweld.toml");
+    std::fs::write(&config, CONFIG).unwrap();
+    reconcile::Settings::new(projects, &config).unwrap()
+}
+
 /// Starts a build by hand; gives its identity.
 async fn start(world: &World, variables: &[(&str, &str)]) -> String {
     let variables = variables.iter().map(|(name, value)| {
@@ -258,13 +129,4 @@ async fn start(world: &World, variables: &[(&str, &str)]) -> String {
 async fn status(world: &World, build: &str) -> StatusType {
     let answer = world.codebuild.batch_get_builds().ids(build).send().await.unwrap();
     answer.builds()[0].build_status().unwrap().clone()
-}
-
-fn tag(tag: &str) -> aws_sdk_ecr::types::ImageIdentifier {
-    aws_sdk_ecr::types::ImageIdentifier::builder().image_tag(tag).build()
-}
-
-async fn immutable(world: &World) {
-    let put = world.ecr.put_image_tag_mutability().repository_name("hello");
-    put.image_tag_mutability(ImageTagMutability::Immutable).send().await.unwrap();
 }

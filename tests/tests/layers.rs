@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 /// Packages that need no mention may depend on nothing of ours.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("archweld-runtime", &["archweld-model"]),
+    ("archweld-ecr", &["archweld-model", "archweld-runtime"]),
     ("archweld-executable", &["archweld-model"]),
     ("plan-build", FUNCTION),
     ("start-build", FUNCTION),
@@ -23,7 +24,8 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("archweld-bench", LOCAL_HOST),
     ("archweld-tests", EVERYTHING),
 ];
-const FUNCTION: &[&str] = &["archweld-model", "archweld-runtime"];
+const FUNCTION: &[&str] =
+    &["archweld-ecr", "archweld-executable", "archweld-model", "archweld-runtime"];
 const LOCAL_SERVICE: &[&str] = &["archweld-local-api", "archweld-model"];
 const LOCAL_HOST: &[&str] = &[
     "archweld-cloud",

@@ -315,6 +315,8 @@ async fn every_push_is_an_image_action() {
     }
     let mut tags: Vec<_> = actions.iter().map(|event| &event["detail"]["image-tag"]).collect();
     tags.sort_by_key(|tag| tag.to_string());
+    let marker = tags.remove(0).as_str().unwrap();
+    assert!(marker.starts_with("archweld.latest."), "{marker}");
     assert_eq!(tags, ["latest", "r1", "r1-amd64", "r1-arm64v8"]);
     let last = actions.last().unwrap();
     assert_eq!(last["detail"]["image-tag"], "latest");
@@ -383,9 +385,15 @@ async fn a_run_of_two_platforms_makes_no_call_too_many() {
         ("build-events", "ecr:BatchGetImage", 3),
         ("build-events", "states:SendTaskSuccess", 3),
         ("publish", "ecr:BatchGetImage", 1),
-        ("publish", "ecr:PutImage", 1),
+        // The configs, and the layers with the programs.
+        ("publish", "ecr:GetDownloadUrlForLayer", 4),
+        // Before and after the tag is moved.
+        ("publish", "ecr:ListImages", 2),
+        // The marker and the tag.
+        ("publish", "ecr:PutImage", 2),
         ("reconcile", "codebuild:BatchGetBuilds", 3),
         ("reconcile", "codebuild:ListBuildsForProject", 3),
+        ("reconcile", "ecr:ListImages", 1),
         ("start-build", "codebuild:StartBuild", 3),
     ];
     assert_eq!(made, expected);

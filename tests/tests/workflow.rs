@@ -5,7 +5,7 @@ use archweld_model::{Index, variable};
 use archweld_tests::{Behaviour, CONFIG, Door, World, template};
 use aws_sdk_codebuild::types::{EnvironmentVariable, StatusType};
 use aws_sdk_sfn::types::{ExecutionStatus, HistoryEventType};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -42,6 +42,9 @@ over_both_doors! {
     an_index_with_other_images_moves_no_tag,
     a_wrong_input_is_refused_by_the_plan,
     another_run_of_the_same_commit_leaves_the_fixed_tag,
+    what_was_published_is_not_built_again,
+    images_with_attestations_keep_them,
+    an_image_of_another_platform_moves_no_tag,
     a_console_start_needs_no_input,
 }
 
@@ -158,7 +161,7 @@ async fn a_wrong_input_is_refused_by_the_plan(door: Door) {
 async fn another_run_of_the_same_commit_leaves_the_fixed_tag(door: Door) {
     let world = World::open(door).await;
     let first = world.run("r1", json!({"commit": COMMIT})).await;
-    let second = world.run("r2", json!({"commit": COMMIT})).await;
+    let second = world.run("r2", json!({"commit": COMMIT, "force": true})).await;
     assert_eq!(second.status, ExecutionStatus::Succeeded, "{second:?}");
     let digest =
         |ended: &archweld_tests::Ended| ended.output["digest"].as_str().unwrap().to_owned();
@@ -168,6 +171,78 @@ async fn another_run_of_the_same_commit_leaves_the_fixed_tag(door: Door) {
     let moving = world.tagged("latest").await.unwrap();
     assert_eq!(moving.digest.to_string(), digest(&second));
     assert_eq!(second.output["tags_kept"], json!(["0123456"]));
+    world.cloud.shutdown().await;
+}
+
+async fn what_was_published_is_not_built_again(door: Door) {
+    let world = World::open(door).await;
+    let platforms = |ended: &archweld_tests::Ended| -> Vec<(String, bool)> {
+        let platforms = ended.output["platforms"].as_array().unwrap();
+        let reused = |platform: &Value| platform["reused"].as_bool().unwrap();
+        let name = |platform: &Value| platform["platform"].as_str().unwrap().to_owned();
+        platforms.iter().map(|platform| (name(platform), reused(platform))).collect()
+    };
+    let first = world.run("r1", json!({"commit": COMMIT, "platforms": ["linux/amd64"]})).await;
+    assert_eq!(first.status, ExecutionStatus::Succeeded, "{first:?}");
+    // Of two platforms, one was published, and the index has to be made.
+    let second = world.run("r2", json!({"commit": COMMIT, "tags": ["latest"]})).await;
+    assert_eq!(second.status, ExecutionStatus::Succeeded, "{second:?}");
+    let expected = [("linux/amd64".to_owned(), true), ("linux/arm64".to_owned(), false)];
+    assert_eq!(platforms(&second), expected);
+    assert_eq!(second.output["platforms"][0]["digest"], first.output["platforms"][0]["digest"]);
+    // Both were, and so was the index.
+    let third = world.run("r3", json!({"commit": COMMIT, "tags": ["latest"]})).await;
+    assert_eq!(third.status, ExecutionStatus::Succeeded, "{third:?}");
+    assert!(platforms(&third).iter().all(|(_, reused)| *reused));
+    assert_eq!(third.output["digest"], second.output["digest"]);
+    assert_eq!(third.output["tags"], json!(["r3", "latest"]));
+    let mut started = world.builds.started();
+    started.sort();
+    assert_eq!(started, ["linux/amd64", "linux/arm64", "manifest", "manifest"]);
+
+    for input in [
+        json!({"commit": COMMIT, "force": true}),
+        json!({"commit": COMMIT, "trigger": {"kind": "schedule"}}),
+        json!({"commit": COMMIT.replace('0', "f")}),
+    ] {
+        let before = world.builds.started().len();
+        let ended = world.run(&format!("r{before}"), input.clone()).await;
+        assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+        assert_eq!(world.builds.started().len() - before, 3, "{input}");
+    }
+    world.cloud.shutdown().await;
+}
+
+async fn images_with_attestations_keep_them(door: Door) {
+    let world = World::open(door).await;
+    world.builds.behave("linux/amd64", Behaviour::PushAttested);
+    world.builds.behave("linux/arm64", Behaviour::PushAttested);
+    let ended = world.run("r1", json!({"publisher": "lambda"})).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+    let index = world.tagged("latest").await.unwrap();
+    let index = Index::parse(std::str::from_utf8(&index.bytes).unwrap()).unwrap();
+    let images = index.images().unwrap();
+    assert_eq!(images.len(), 2);
+    assert!(images.iter().all(|image| image.attestations.len() == 1), "{images:?}");
+    // A manifest build gets the images themselves, which any tool can weld.
+    let ended = world.run("r2", json!({"publisher": "build"})).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+    world.cloud.shutdown().await;
+}
+
+async fn an_image_of_another_platform_moves_no_tag(door: Door) {
+    let world = World::open(door).await;
+    let amd64 = "linux/amd64".parse().unwrap();
+    for (run, behaviour) in
+        [("r1", Behaviour::PushImageOf(amd64)), ("r2", Behaviour::PushProgramOf(amd64))]
+    {
+        world.builds.behave("linux/arm64", behaviour);
+        let ended = world.run(run, json!({"commit": COMMIT})).await;
+        assert_eq!(ended.error, "Image.WrongPlatform", "{ended:?}");
+        assert!(ended.cause.contains("was built for linux/arm64, but "), "{}", ended.cause);
+    }
+    let tags = ["r1", "r1-amd64", "r1-arm64v8", "r2", "r2-amd64", "r2-arm64v8"];
+    assert_eq!(world.tags(), tags);
     world.cloud.shutdown().await;
 }
 

@@ -1,11 +1,18 @@
 //! `archweld.toml`: the images and how they are built.
 
-use std::{collections::BTreeSet, fmt, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Range,
+};
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::{ImageName, Platform, PlatformError, RepositoryName, Source, TagError, TagTemplate};
+use crate::{
+    Annotations, BaseImage, GitRef, ImageName, Platform, PlatformError, RefPattern, RepositoryName,
+    ScheduleName, Source, TagError, TagTemplate, annotation,
+};
 
 /// The images of `archweld.toml`, at least one.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,12 +45,33 @@ pub struct ImageConfig {
     pub publisher: Publisher,
     /// The tag that each platform's image is pushed under.
     pub arch_tag: TagTemplate,
+    /// The index's annotations, beside archweld's own.
+    pub annotations: Annotations,
+    /// Whether to look into each image for the program that it starts, and which processor that
+    /// is for.
+    pub check_executable: bool,
+    /// Whether a platform whose image was published from the same source is not built again.
+    pub reuse: bool,
     /// How long a build may run, in minutes.
     pub build_timeout_minutes: u32,
     /// How long a build may wait for a machine, in minutes.
     pub queue_timeout_minutes: u32,
     /// How often a build is tried again after an infrastructure or capacity error.
     pub retries: u32,
+    /// The branches and tags whose pushes build it.
+    pub refs: Vec<RefPattern>,
+    /// The files and folders that it depends on beside its own.
+    pub paths: Vec<SourcePath>,
+    /// The images of the same registry whose pushes rebuild it.
+    pub base_images: Vec<BaseImage>,
+    /// Whether a push to a branch stops the older run of that branch.
+    pub supersede: bool,
+    /// When it is rebuilt without a push.
+    pub schedule: Option<ScheduleName>,
+    /// What schedules and base images rebuild; where there are any of these, it is there.
+    pub schedule_ref: Option<GitRef>,
+    /// Whether a schedule rebuilds it only where its source or a base image has moved.
+    pub only_if_base_changed: bool,
 }
 
 /// Who makes the index.
@@ -76,6 +104,14 @@ impl SourcePath {
     /// The path as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether `file` is this path, or within the folder of this path.
+    pub fn holds(&self, file: &str) -> bool {
+        self.0 == "."
+            || file
+                .strip_prefix(self.0.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     fn join(&self, name: &str) -> Self {
@@ -144,9 +180,20 @@ struct Table {
     #[serde(default)]
     publisher: Publisher,
     arch_tag: Option<Spanned<TagTemplate>>,
+    #[serde(default)]
+    annotations: BTreeMap<Spanned<String>, Spanned<String>>,
+    check_executable: Option<bool>,
+    reuse: Option<bool>,
     build_timeout_minutes: Option<Bounded<5, 2160>>,
     queue_timeout_minutes: Option<Bounded<5, 480>>,
     retries: Option<Bounded<0, 5>>,
+    refs: Option<Spanned<Vec<RefPattern>>>,
+    paths: Option<Spanned<Vec<SourcePath>>>,
+    base_images: Option<Spanned<Vec<Spanned<BaseImage>>>>,
+    supersede: Option<bool>,
+    schedule: Option<Spanned<ScheduleName>>,
+    schedule_ref: Option<Spanned<GitRef>>,
+    only_if_base_changed: Option<Spanned<bool>>,
 }
 
 /// A whole number within CodeBuild's bounds
@@ -172,6 +219,13 @@ const QUEUE_TIMEOUT_MINUTES_DEFAULT: u32 = 60;
 const RETRIES_DEFAULT: u32 = 2;
 const TAGS_DEFAULT: [&str; 2] = ["{sha7}", "latest"];
 const ARCH_TAG_DEFAULT: &str = "{run}-{arch}";
+const REFS_DEFAULT: [&str; 2] = ["main", "master"];
+/// Bounds the calls that a schedule and the matches that a push take, and the size of the plan.
+const TRIGGERS_MAX: usize = 50;
+/// Bounds the index and the plan.
+const ANNOTATIONS_MAX: usize = 20;
+/// In bytes, name and value together.
+const ANNOTATION_BYTES_MAX: usize = 1_024;
 /// Bounds an execution's payloads and history, and the manifest build's environment.
 const PLATFORMS_MAX: usize = 6;
 /// Bounds the time that `publish` takes: ECR takes 10 `PutImage` a second of an account.
@@ -198,7 +252,13 @@ impl Config {
                 let message = format!("a second image named {:?}", table.name.get_ref().as_str());
                 return Err(fail(table.name.span(), message));
             }
+            let span = table.name.span();
             images.push(table.check(fail)?);
+            if let Some(image) = images.last().filter(|image| is_built_on_itself(image, &images)) {
+                let message =
+                    format!("image {} is built on itself by way of `base_images`", image.name);
+                return Err(fail(span, message));
+            }
         }
         Ok(Self { images })
     }
@@ -281,6 +341,50 @@ impl Table {
                 fail(name_span, format!("image {name} needs a `repository` of its own: {error}"))
             })?,
         };
+        let annotations = check_annotations(self.annotations, &fail)?;
+        let refs = bounded("refs", self.refs, &fail)?.unwrap_or_else(|| {
+            REFS_DEFAULT.iter().filter_map(|pattern| pattern.parse().ok()).collect()
+        });
+        let paths = bounded("paths", self.paths, &fail)?.unwrap_or_default();
+        let base_images = bounded("base_images", self.base_images, &fail)?.unwrap_or_default();
+        let own = |base: &&Spanned<BaseImage>| base.get_ref().repository == repository;
+        if let Some(base) = base_images.iter().find(own) {
+            let message = format!(
+                "base image {} is in the image's own repository: each of its pushes would rebuild \
+                 it without end",
+                base.get_ref()
+            );
+            return Err(fail(base.span(), message));
+        }
+        if let Some(git_ref) = &self.schedule_ref
+            && self.schedule.is_none()
+            && base_images.is_empty()
+        {
+            let message = "`schedule_ref` has no meaning without `schedule` or `base_images`";
+            return Err(fail(git_ref.span(), message.to_owned()));
+        }
+        if let Some(only) = self.only_if_base_changed.as_ref().filter(|only| *only.get_ref()) {
+            let missing =
+                [(self.schedule.is_none(), "schedule"), (base_images.is_empty(), "base_images")];
+            if let Some((_, key)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
+                let message = format!("`only_if_base_changed` has no meaning without `{key}`");
+                return Err(fail(only.span(), message));
+            }
+        }
+        let asking = self.schedule.as_ref().map(Spanned::span);
+        let asking = asking.or_else(|| base_images.first().map(Spanned::span));
+        let schedule_ref = match (self.schedule_ref, asking) {
+            (Some(git_ref), _) => Some(git_ref.into_inner()),
+            (None, None) => None,
+            (None, Some(span)) => match refs.iter().find_map(RefPattern::plain_branch) {
+                Some(branch) => Some(branch),
+                None => {
+                    let message = "no entry of `refs` is a plain branch: add `schedule_ref`, the \
+                                   branch or tag to rebuild";
+                    return Err(fail(span, message.to_owned()));
+                }
+            },
+        };
         let context = self.context.unwrap_or_else(|| SourcePath(".".to_owned()));
         Ok(ImageConfig {
             name,
@@ -294,6 +398,9 @@ impl Table {
             tags,
             publisher: self.publisher,
             arch_tag,
+            annotations,
+            check_executable: self.check_executable.unwrap_or(true),
+            reuse: self.reuse.unwrap_or(true),
             build_timeout_minutes: self
                 .build_timeout_minutes
                 .map_or(BUILD_TIMEOUT_MINUTES_DEFAULT, |minutes| minutes.0),
@@ -301,8 +408,76 @@ impl Table {
                 .queue_timeout_minutes
                 .map_or(QUEUE_TIMEOUT_MINUTES_DEFAULT, |minutes| minutes.0),
             retries: self.retries.map_or(RETRIES_DEFAULT, |retries| retries.0),
+            refs,
+            paths,
+            base_images: base_images.into_iter().map(Spanned::into_inner).collect(),
+            supersede: self.supersede.unwrap_or(true),
+            schedule: self.schedule.map(Spanned::into_inner),
+            schedule_ref,
+            only_if_base_changed: self.only_if_base_changed.is_some_and(Spanned::into_inner),
         })
     }
+}
+
+fn bounded<T>(
+    key: &str,
+    entries: Option<Spanned<Vec<T>>>,
+    fail: &impl Fn(Range<usize>, String) -> ConfigError,
+) -> Result<Option<Vec<T>>, ConfigError> {
+    let Some(entries) = entries else { return Ok(None) };
+    let (span, entries) = (entries.span(), entries.into_inner());
+    if entries.len() > TRIGGERS_MAX {
+        let message =
+            format!("{} entries of `{key}`, expected at most {TRIGGERS_MAX}", entries.len());
+        return Err(fail(span, message));
+    }
+    Ok(Some(entries))
+}
+
+/// Whether each push of an image would in the end cause the next one.
+fn is_built_on_itself(image: &ImageConfig, images: &[ImageConfig]) -> bool {
+    let mut seen: BTreeSet<&RepositoryName> = BTreeSet::new();
+    let mut open = vec![&image.repository];
+    while let Some(repository) = open.pop() {
+        let of_repository = images.iter().filter(|image| image.repository == *repository);
+        for base in of_repository.flat_map(|image| &image.base_images) {
+            if seen.insert(&base.repository) {
+                open.push(&base.repository);
+            }
+        }
+    }
+    seen.contains(&image.repository)
+}
+
+fn check_annotations(
+    annotations: BTreeMap<Spanned<String>, Spanned<String>>,
+    fail: &impl Fn(Range<usize>, String) -> ConfigError,
+) -> Result<Annotations, ConfigError> {
+    let mut checked = Annotations::new();
+    for (name, value) in annotations {
+        let span = name.span();
+        let (name, value) = (name.into_inner(), value.into_inner());
+        let problem = if annotation::is_reserved(&name) {
+            Some(format!("annotation {name:?} is archweld's own to set"))
+        } else if name.is_empty() || name.contains(char::is_control) {
+            Some(format!(
+                "annotation {name:?} is not valid, expected a name such as \"org.opencontainers.image.title\""
+            ))
+        } else if name.len() + value.len() > ANNOTATION_BYTES_MAX {
+            Some(format!(
+                "annotation {name:?} is too long, expected at most {ANNOTATION_BYTES_MAX} bytes"
+            ))
+        } else if checked.len() == ANNOTATIONS_MAX {
+            Some(format!("too many annotations, expected at most {ANNOTATIONS_MAX}"))
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            return Err(fail(span, problem));
+        }
+        checked.insert(name, value);
+    }
+    Ok(checked)
 }
 
 impl ConfigError {
@@ -360,6 +535,49 @@ mod tests {
         }
     }
 
+    fn image(rest: &str) -> Result<ImageConfig, ConfigError> {
+        let text = format!("[[image]]\nname = \"hello\"\nplatforms = [\"linux/amd64\"]\n{rest}");
+        Config::parse(&text).map(|config| config.images()[0].clone())
+    }
+
+    #[test]
+    fn a_path_holds_itself_and_what_is_below_it() {
+        let path = |text: &str| SourcePath::try_from(text.to_owned()).unwrap();
+        assert!(path("libs/a").holds("libs/a") && path("libs/a").holds("libs/a/b.rs"));
+        assert!(!path("libs/a").holds("libs/ab") && !path("libs/a").holds("libs"));
+        assert!(path(".").holds("anything"));
+    }
+
+    #[test]
+    fn a_schedule_follows_the_first_plain_branch_of_refs() {
+        let of = |rest: &str| image(rest).unwrap().schedule_ref.map(String::from);
+        assert_eq!(of("schedule = \"nightly\"").as_deref(), Some("main"));
+        let rest = "refs = [\"release/*\", \"refs/heads/next\"]\nbase_images = [\"base\"]";
+        assert_eq!(of(rest).as_deref(), Some("refs/heads/next"));
+        let rest = "schedule = \"nightly\"\nschedule_ref = \"refs/tags/stable\"";
+        assert_eq!(of(rest).as_deref(), Some("refs/tags/stable"));
+        assert_eq!(of(""), None);
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_triggers() {
+        let message = |rest: &str| image(rest).unwrap_err().to_string();
+        insta::assert_snapshot!(message("schedule_ref = \"main\""), @"4:16: `schedule_ref` has no meaning without `schedule` or `base_images`");
+        insta::assert_snapshot!(message("base_images = [\"base\", \"hello:3\"]"), @"4:24: base image hello:3 is in the image's own repository: each of its pushes would rebuild it without end");
+        insta::assert_snapshot!(message("base_images = [\"Base\"]"), @r#"4:15: base image "Base": repository name "Base" is not valid, expected 2 to 256 of `a-z 0-9`, with single `.`, `_`, `/` or any number of `-` between them"#);
+        insta::assert_snapshot!(message("base_images = [\"base:\"]"), @r#"4:15: base image "base:": tag "" is not valid, expected 1 to 128 of `A-Z a-z 0-9 _ . -`, not beginning with `.` or `-`"#);
+        insta::assert_snapshot!(message("base_images = [\"base:archweld.x\"]"), @r#"4:15: base image "base:archweld.x": tag "archweld.x" is reserved: tags that begin with `archweld.` are archweld's own"#);
+        insta::assert_snapshot!(message("schedule = \"every night\""), @r#"4:12: schedule "every night" is not valid, expected 1 to 64 of `A-Z a-z 0-9 - _ .`"#);
+        insta::assert_snapshot!(message("schedule = \"nightly\"\nrefs = [\"release/*\"]"), @"4:12: no entry of `refs` is a plain branch: add `schedule_ref`, the branch or tag to rebuild");
+        insta::assert_snapshot!(message("schedule = \"nightly\"\nonly_if_base_changed = true"), @"5:24: `only_if_base_changed` has no meaning without `base_images`");
+        insta::assert_snapshot!(message("base_images = [\"base\"]\nonly_if_base_changed = true"), @"5:24: `only_if_base_changed` has no meaning without `schedule`");
+        insta::assert_snapshot!(message("refs = [\"refs/pull/*\"]"), @r#"4:8: ref pattern "refs/pull/*" is not valid, expected branches or tags, such as `main`, `release/*` or `refs/tags/v*`"#);
+        insta::assert_snapshot!(message("refs = [\"\"]"), @r#"4:8: ref pattern "" is not valid, expected branches or tags, such as `main`, `release/*` or `refs/tags/v*`"#);
+        insta::assert_snapshot!(message("paths = [\"/etc\"]"), @r#"4:9: path "/etc" is not valid, expected a relative path of at most 255 bytes within the source"#);
+        insta::assert_snapshot!(message("base_images = [\"b2\"]\n[[image]]\nname = \"b2\"\nplatforms = [\"linux/amd64\"]\nbase_images = [\"c3\"]\n[[image]]\nname = \"c3\"\nplatforms = [\"linux/amd64\"]\nbase_images = [\"hello\"]"), @"10:8: image c3 is built on itself by way of `base_images`");
+        insta::assert_snapshot!(message(&format!("paths = {:?}", ["x"; TRIGGERS_MAX + 1])), @"4:9: 51 entries of `paths`, expected at most 50");
+    }
+
     #[test]
     fn says_line_column_and_what_was_expected() {
         let message = |rest: &str| {
@@ -370,8 +588,8 @@ mod tests {
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\", \"linux/mips\"]"), @r#"3:29: unknown platform "linux/mips", expected one of linux/amd64, linux/386, linux/arm64, linux/arm/v5, linux/arm/v6, linux/arm/v7"#);
         insta::assert_snapshot!(message("platforms = [\"linux/arm64\", \"linux/arm64/v8\"]"), @"3:29: platform linux/arm64 is named twice");
         insta::assert_snapshot!(message("platforms = []"), @r#"3:13: 0 platforms, expected 1 to 6, such as ["linux/amd64", "linux/arm64"]"#);
-        insta::assert_snapshot!(message("platform = []"), @"3:1: unknown field `platform`, expected one of `name`, `repository`, `source`, `context`, `dockerfile`, `buildspec`, `manifest_buildspec`, `platforms`, `tags`, `publisher`, `arch_tag`, `build_timeout_minutes`, `queue_timeout_minutes`, `retries`");
-        insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\ntags = [\"{shaa}\"]"), @r#"4:9: unknown placeholder {shaa} in tag template "{shaa}", expected one of {arch} {branch} {date} {run} {sha} {sha7} {tag}"#);
+        insta::assert_snapshot!(message("platform = []"), @"3:1: unknown field `platform`, expected one of `name`, `repository`, `source`, `context`, `dockerfile`, `buildspec`, `manifest_buildspec`, `platforms`, `tags`, `publisher`, `arch_tag`, `annotations`, `check_executable`, `reuse`, `build_timeout_minutes`, `queue_timeout_minutes`, `retries`, `refs`, `paths`, `base_images`, `supersede`, `schedule`, `schedule_ref`, `only_if_base_changed`");
+        insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\ntags = [\"{shaa}\"]"), @r#"4:9: unknown placeholder {shaa} in tag template "{shaa}", expected one of {arch} {branch} {date} {run} {sha} {sha7} {tag} {semver.major} {semver.minor} {semver.patch}"#);
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\narch_tag = \"latest\""), @"4:12: no {arch} in `arch_tag`: the platforms' images would overwrite each other");
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\narch_tag = \"{arch\""), @r#"4:12: unbalanced brace in tag template "{arch""#);
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\ntags = [\"{arch}\"]"), @"4:9: {arch} has no value in `tags`: an index is of every architecture; it belongs in `arch_tag`");
@@ -383,6 +601,8 @@ mod tests {
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\ncontext = \"../x\""), @r#"4:11: path "../x" is not valid, expected a relative path of at most 255 bytes within the source"#);
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\npublisher = \"jenkins\""), @"4:13: unknown variant `jenkins`, expected `build` or `lambda`");
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\n[[image]]\nname = \"hello\"\nplatforms = [\"linux/amd64\"]"), @r#"5:8: a second image named "hello""#);
+        insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\nannotations = { \"dev.archweld.sequence\" = \"1\" }"), @r#"4:17: annotation "dev.archweld.sequence" is archweld's own to set"#);
+        insta::assert_snapshot!(message(&format!("platforms = [\"linux/amd64\"]\nannotations = {{ a = {:?} }}", "x".repeat(1_024))), @r#"4:17: annotation "a" is too long, expected at most 1024 bytes"#);
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\""), @"3:27: unclosed array, expected `]`");
     }
 }

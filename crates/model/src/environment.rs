@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub mod variable {
     /// The execution's ARN: how a stray build is matched with its execution.
     pub const EXECUTION: &str = "ARCHWELD_EXECUTION";
+    /// Set to `1` where the run is to build everything anew, caches included.
+    pub const FORCE: &str = "ARCHWELD_FORCE";
     /// How many more times the state machine would try this build.
     pub const RETRIES_LEFT: &str = "ARCHWELD_RETRIES_LEFT";
     /// The run.
@@ -18,6 +20,8 @@ pub mod variable {
     pub const IMAGE_ARCH: &str = "IMAGE_ARCH";
     /// The folder of the image within the source.
     pub const IMAGE_CONTEXT: &str = "IMAGE_CONTEXT";
+    /// What a buildspec may export: the digest of what it pushed, alone or behind `<repository>@`.
+    pub const IMAGE_DIGEST: &str = "IMAGE_DIGEST";
     /// The Dockerfile's path within the source.
     pub const IMAGE_DOCKERFILE: &str = "IMAGE_DOCKERFILE";
     /// The platform that this build is for, such as `linux/arm64`.

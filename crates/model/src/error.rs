@@ -43,6 +43,8 @@ error_names! {
     PlanInvalid = "Plan.Invalid",
     /// A build succeeded without pushing its image.
     ImageNotFound = "Image.NotFound",
+    /// An image is of another platform than it was built for.
+    ImageWrongPlatform = "Image.WrongPlatform",
     /// The index does not hold exactly the images that this run built.
     IndexMismatch = "Index.Mismatch",
     /// A fixed tag already names another image.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Commit, GitRef, ImageName, Platform, Publisher, TagTemplate};
+use crate::{Commit, GitRef, ImageName, Platform, Publisher, Sequence, SourceTree, TagTemplate};
 
 /// The input of an execution. Every field is optional: `{}` builds the configuration's only image
 /// from the default branch of its source.
@@ -19,6 +19,14 @@ pub struct ExecutionInput {
     /// The commit to build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
+    /// What the image depends on within the source, where whoever starts the execution knows it:
+    /// images of equal trees are not built twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<SourceTree>,
+    /// Whether to build even what was built before; only scheduled runs and runs for a new base
+    /// image do so by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
     /// The platforms, instead of the configuration's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platforms: Option<Vec<Platform>>,
@@ -43,9 +51,10 @@ pub struct Trigger {
     /// The trigger's own identity, such as a delivery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Orders the runs of one ref: the higher one is the newer source.
+    /// Orders the runs: the higher one is the newer source. The time when the execution starts
+    /// where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sequence: Option<u64>,
+    pub sequence: Option<Sequence>,
     /// Who caused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
@@ -91,9 +100,11 @@ mod tests {
     #[test]
     fn names_the_field_and_what_was_expected() {
         let message = |input| ExecutionInput::parse(input).unwrap_err().to_string();
-        insta::assert_snapshot!(message(json!({"plattforms": []})), @"execution input: plattforms: unknown field `plattforms`, expected one of `image`, `ref`, `commit`, `platforms`, `tags`, `publisher`, `trigger`");
+        insta::assert_snapshot!(message(json!({"plattforms": []})), @"execution input: plattforms: unknown field `plattforms`, expected one of `image`, `ref`, `commit`, `tree`, `force`, `platforms`, `tags`, `publisher`, `trigger`");
         insta::assert_snapshot!(message(json!({"platforms": ["linux/amd64", "linux/mips"]})), @r#"execution input: platforms[1]: unknown platform "linux/mips", expected one of linux/amd64, linux/386, linux/arm64, linux/arm/v5, linux/arm/v6, linux/arm/v7"#);
         insta::assert_snapshot!(message(json!({"trigger": {"sequence": "7"}})), @r#"execution input: trigger.sequence: invalid type: string "7", expected u64"#);
+        insta::assert_snapshot!(message(json!({"trigger": {"sequence": 9_007_199_254_740_992_u64}})), @"execution input: trigger.sequence: sequence 9007199254740992 is too large, expected at most 9007199254740991");
+        insta::assert_snapshot!(message(json!({"tree": "HEAD:"})), @r#"execution input: tree: tree "HEAD:" is not valid, expected 40 to 64 lower-case hexadecimal digits"#);
         insta::assert_snapshot!(message(json!({"commit": "main"})), @r#"execution input: commit: commit "main" is not valid, expected 7 to 64 lower-case hexadecimal digits"#);
         insta::assert_snapshot!(message(json!([])), @"execution input: expected a JSON object, `{}` at the least");
     }

@@ -119,6 +119,17 @@ name! {
 }
 
 name! {
+    /// What an image depends on within its source: a git tree, or a hash over several.
+    SourceTree,
+    "tree",
+    "40 to 64 lower-case hexadecimal digits",
+    |text| {
+        (40..=64).contains(&text.len())
+            && text.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c))
+    }
+}
+
+name! {
     /// A branch or tag of a git repository, in full (`refs/heads/main`) or in short (`main`, read
     /// as a branch).
     GitRef,
@@ -140,6 +151,13 @@ name! {
     }
 }
 
+impl Commit {
+    /// Whether it names one commit for ever, and not the first digits of perhaps several.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.0.len(), 40 | 64)
+    }
+}
+
 impl GitRef {
     /// The branch's name, where it is a branch.
     pub fn branch(&self) -> Option<&str> {
@@ -152,6 +170,11 @@ impl GitRef {
     /// The tag's name, where it is a tag.
     pub fn tag(&self) -> Option<&str> {
         self.0.strip_prefix("refs/tags/")
+    }
+
+    /// Whether both name one ref: `main` is `refs/heads/main`.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.branch(), self.tag()) == (other.branch(), other.tag())
     }
 }
 

@@ -2,13 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Architecture, Commit, Config, Digest, Environment, ErrorName, ExecutionInput, GitRef,
-    ImageConfig, ImageName, ImageTag, InputError, Named, Platform, Publisher, RepositoryName, Run,
-    TagError, TagTemplate, TagValues, Trigger, config::TAGS_MAX, variable,
+    Annotations, Architecture, Attestation, Commit, Config, Digest, Environment, ErrorName,
+    ExecutionInput, GitRef, ImageConfig, ImageName, ImageTag, InputError, Marker, Named, Platform,
+    Publisher, Rank, RepositoryName, Run, Sequence, SourceTree, TagError, TagTemplate, TagValues,
+    Trigger, Version, annotation, config::TAGS_MAX, tag::RESERVED_PREFIX, variable,
 };
+
+/// The kinds of trigger that are there to build anew what was built before.
+const KINDS_THAT_FORCE: [&str; 2] = ["schedule", "base-image"];
 
 /// How long a build's environment variables may be together, in characters: names and values,
 /// the task token included. AWS's troubleshooting page named 5,500 as the point near which builds
@@ -43,6 +49,8 @@ pub struct Plan {
     pub commit: Option<Commit>,
     /// What started the execution.
     pub trigger: Option<Trigger>,
+    /// Where the run stands in the order of runs.
+    pub sequence: Sequence,
     /// Who makes the index.
     pub publisher: Publisher,
     /// The tag of the run's own, under which the index is made before any other tag points at it.
@@ -50,13 +58,35 @@ pub struct Plan {
     /// The tags that never move.
     pub fixed_tags: Vec<ImageTag>,
     /// The tags that move from run to run.
-    pub moving_tags: Vec<ImageTag>,
+    pub moving_tags: Vec<MovingTag>,
+    /// The tag under which a later run finds this run's images, where it is known what they are
+    /// built from.
+    pub built_tag: Option<ImageTag>,
+    /// Whether images that an earlier run published may stand for this run's.
+    pub reuse: bool,
     /// The tag templates that this run has no values for.
     pub tags_left_out: Vec<TagTemplate>,
+    /// The annotations of an index that archweld makes, but for those that its images tell.
+    pub annotations: Annotations,
+    /// Whether to look into each image for the program that it starts.
+    pub check_executable: bool,
     /// The platforms, in the order of the index's entries.
     pub platforms: Vec<PlannedPlatform>,
+    /// The index that an earlier run made of these very images, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<Built>,
     /// The manifest build, where a build makes the index.
     pub manifest: Option<BuildRequest>,
+}
+
+/// A tag that moves from run to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovingTag {
+    /// The tag.
+    pub tag: ImageTag,
+    /// The version that it is set for, where it follows versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
 }
 
 /// One platform of a plan.
@@ -66,6 +96,9 @@ pub struct PlannedPlatform {
     pub platform: Platform,
     /// Its build.
     pub build: BuildRequest,
+    /// The image that an earlier run published, where this run need not build it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused: Option<Built>,
 }
 
 /// A build to start.
@@ -120,6 +153,9 @@ pub struct Built {
     pub manifest_bytes: u64,
     /// The size of an image's layers and config as they are stored, in bytes; 0 for an index.
     pub size_bytes: u64,
+    /// The attestations that were pushed with an image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<Attestation>,
 }
 
 /// How long a build took, in seconds, phase by phase.
@@ -140,9 +176,10 @@ pub struct Published {
     pub media_type: String,
     /// The tags that point at it, the run's own first.
     pub tags: Vec<ImageTag>,
-    /// The fixed tags that an earlier run of the same source had set, and that stayed where they
-    /// were.
+    /// The tags that stay where an earlier run of the same source set them.
     pub tags_kept: Vec<ImageTag>,
+    /// The moving tags that belong to a newer run.
+    pub tags_ahead: Vec<ImageTag>,
     /// The digest of each platform's image, in the order of the index's entries.
     pub platforms: Vec<PublishedPlatform>,
 }
@@ -156,6 +193,22 @@ pub struct PublishedPlatform {
     pub digest: Digest,
     /// The size of its layers and config as they are stored, in bytes.
     pub size_bytes: u64,
+    /// Whether an earlier run built it.
+    pub reused: bool,
+    /// What the program that the image starts is made for.
+    pub executable: ExecutableCheck,
+}
+
+/// What became of the look into an image for the program that it starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutableCheck {
+    /// It runs on the image's platform: its path, and what it is made for.
+    Confirmed(String),
+    /// It could not be told, and why.
+    Unknown(String),
+    /// Nobody looked: `check_executable = false`.
+    Off,
 }
 
 /// The execution that a plan is made for: what the state machine knows of itself.
@@ -165,8 +218,19 @@ pub struct Execution {
     pub arn: String,
     /// Its name.
     pub name: String,
-    /// When it began, as RFC 3339 in UTC.
-    pub start_time: String,
+    /// When it began.
+    pub start_time: Timestamp,
+}
+
+/// What a deployment has, as far as plans name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// The host of the registry.
+    pub registry: String,
+    /// The git repository of images that name no `source`.
+    pub source: String,
+    /// The CodeBuild projects.
+    pub projects: Projects,
 }
 
 /// The CodeBuild projects that a deployment has.
@@ -245,9 +309,9 @@ impl Plan {
         config: &Config,
         input: ExecutionInput,
         execution: Execution,
-        registry: &str,
-        projects: &Projects,
+        deployment: &Deployment,
     ) -> Result<Self, PlanError> {
+        let Deployment { registry, source, projects } = deployment;
         let image = choose(config, input.image.as_ref())?;
         let platforms = input.platforms.unwrap_or_else(|| image.platforms.clone());
         check_platforms(&platforms)?;
@@ -255,34 +319,49 @@ impl Plan {
         check_tags(&templates)?;
         let publisher = input.publisher.unwrap_or(image.publisher);
         let run = Run::of_execution(&execution.name);
-        let date: String =
-            execution.start_time.chars().take(10).filter(char::is_ascii_digit).collect();
+        let date = execution.start_time.strftime("%Y%m%d").to_string();
         let values = TagValues {
             arch: None,
-            branch: input.git_ref.as_ref().and_then(GitRef::branch),
             date: Some(&date),
+            git_ref: input.git_ref.as_ref(),
             run: Some(run.as_str()),
             sha: input.commit.as_ref().map(Commit::as_str),
-            tag: input.git_ref.as_ref().and_then(GitRef::tag),
         };
+        let trigger = input.trigger.as_ref();
+        let sequence = trigger.and_then(|trigger| trigger.sequence);
+        let sequence = sequence.unwrap_or_else(|| sequence_of(execution.start_time));
+        let kind = trigger.and_then(|trigger| trigger.kind.as_deref());
+        let force = kind.is_some_and(|kind| KINDS_THAT_FORCE.contains(&kind));
+        let force = input.force.unwrap_or(force);
+
         let tag: ImageTag = run.as_str().parse()?;
+        if tag.is_reserved() {
+            return Err(TagError::Reserved(tag.into()).into());
+        }
+        let version = input.git_ref.as_ref().and_then(GitRef::tag).and_then(Version::of_git_tag);
         let (mut fixed_tags, mut moving_tags, mut tags_left_out) = (vec![], vec![], vec![]);
         for template in templates {
             match template.render(&values)? {
                 Some(tag) if template.is_fixed() => fixed_tags.push(tag),
-                Some(tag) => moving_tags.push(tag),
+                Some(tag) => {
+                    let version = version.filter(|_| template.is_of_versions());
+                    moving_tags.push(MovingTag { tag, version });
+                }
                 None => tags_left_out.push(template),
             }
         }
         // Templates may agree, and a tag that is fixed by one of them is fixed.
         let mut known = BTreeSet::from([tag.clone()]);
         fixed_tags.retain(|tag| known.insert(tag.clone()));
-        moving_tags.retain(|tag| known.insert(tag.clone()));
+        moving_tags.retain(|moving| known.insert(moving.tag.clone()));
+        for moving in &moving_tags {
+            moving.marker(sequence)?;
+        }
 
         let source_version = input.commit.as_ref().map(Commit::as_str).or_else(|| {
             input.git_ref.as_ref().and_then(|git_ref| git_ref.tag().or(git_ref.branch()))
         });
-        let request = Request { image, execution: &execution, run: &run, source_version };
+        let request = Request { image, execution: &execution, run: &run, source_version, force };
         let planned = platforms
             .iter()
             .map(|&platform| {
@@ -293,16 +372,39 @@ impl Plan {
                     Some(tag) => tag,
                     None => format!("{run}-{}", platform.architecture().image_name()).parse()?,
                 };
-                Ok(PlannedPlatform { platform, build: request.platform(platform, &tag, projects)? })
+                let build = request.platform(platform, &tag, projects)?;
+                Ok(PlannedPlatform { platform, build, reused: None })
             })
             .collect::<Result<Vec<_>, PlanError>>()?;
         let manifest = match publisher {
             Publisher::Build => Some(request.manifest(&platforms, &tag, projects)?),
             Publisher::Lambda => None,
         };
+        let built_tag = built_tag(image, &input.commit, input.tree.as_ref())?;
+        let mut annotations = image.annotations.clone();
+        let source = image.source.as_ref().map_or(source.as_str(), |source| source.as_str());
+        for (name, value) in [
+            (annotation::SOURCE, Some(source)),
+            (annotation::REVISION, input.commit.as_ref().map(Commit::as_str)),
+            (
+                annotation::REF_NAME,
+                input.git_ref.as_ref().and_then(|git_ref| git_ref.branch().or(git_ref.tag())),
+            ),
+            (annotation::SEQUENCE, Some(sequence.to_string().as_str())),
+        ] {
+            if let Some(value) = value {
+                annotations.insert(name.to_owned(), value.to_owned());
+            }
+        }
         Ok(Self {
+            reuse: image.reuse && !force && built_tag.is_some(),
+            check_executable: image.check_executable,
+            index: None,
+            sequence,
+            built_tag,
+            annotations,
             image: image.name.clone(),
-            registry: registry.to_owned(),
+            registry: registry.clone(),
             repository: image.repository.clone(),
             git_ref: input.git_ref,
             commit: input.commit,
@@ -318,6 +420,52 @@ impl Plan {
             run,
         })
     }
+}
+
+impl MovingTag {
+    /// What a run of this sequence says of the tag before it moves it.
+    ///
+    /// # Errors
+    /// When the tag leaves no room for it.
+    pub fn marker(&self, sequence: Sequence) -> Result<ImageTag, TagError> {
+        let rank = Rank { version: self.version, sequence };
+        Marker { tag: self.tag.clone(), rank }.to_tag()
+    }
+}
+
+/// The sequence of a run that was given none.
+fn sequence_of(time: Timestamp) -> Sequence {
+    let milliseconds = u64::try_from(time.as_millisecond()).unwrap_or_default();
+    Sequence::try_from(milliseconds).unwrap_or(Sequence::MAX)
+}
+
+/// The tag under which images of one source and one way to build them are found again: for a
+/// commit, or for what the image depends on within it where that is known.
+///
+/// # Errors
+/// Never: what it is made of is a tag.
+pub fn built_tag(
+    image: &ImageConfig,
+    commit: &Option<Commit>,
+    tree: Option<&SourceTree>,
+) -> Result<Option<ImageTag>, TagError> {
+    let commit = commit.as_ref().filter(|commit| commit.is_whole()).map(Commit::as_str);
+    let source = match (tree, commit) {
+        (Some(tree), _) => ("tree", tree.as_str()),
+        (None, Some(commit)) => ("commit", commit),
+        (None, None) => return Ok(None),
+    };
+    let paths = [
+        Some(&image.context),
+        Some(&image.dockerfile),
+        image.buildspec.as_ref(),
+        image.manifest_buildspec.as_ref(),
+    ];
+    let paths = paths.map(|path| path.map(|path| path.as_str()));
+    let repository = image.source.as_ref().map(|source| source.as_str());
+    let key = serde_json::json!([source, repository, image.name, paths, image.annotations]);
+    let hash = hex::encode(&Sha256::digest(key.to_string())[..16]);
+    format!("{RESERVED_PREFIX}built.{hash}").parse().map(Some)
 }
 
 fn choose<'a>(config: &'a Config, name: Option<&ImageName>) -> Result<&'a ImageConfig, PlanError> {
@@ -367,6 +515,7 @@ struct Request<'a> {
     execution: &'a Execution,
     run: &'a Run,
     source_version: Option<&'a str>,
+    force: bool,
 }
 
 impl Request<'_> {
@@ -410,6 +559,7 @@ impl Request<'_> {
             (variable::EXECUTION, &self.execution.arn),
         ]
         .into_iter()
+        .chain(self.force.then_some((variable::FORCE, "1")))
         .collect()
     }
 
@@ -475,16 +625,25 @@ mod tests {
         let execution = Execution {
             arn: arn.to_owned(),
             name: name.to_owned(),
-            start_time: "2026-11-23T10:00:00.000Z".to_owned(),
+            start_time: "2026-11-23T10:00:00.000Z".parse().unwrap(),
         };
         let projects = Projects {
             amd64: "img-amd64".to_owned(),
             arm64: "img-arm64".to_owned(),
             manifest: "img-manifest".to_owned(),
         };
+        let deployment = Deployment {
+            registry: "registry.example".to_owned(),
+            source: "https://github.com/archweld/hello.git".to_owned(),
+            projects,
+        };
         let config = Config::parse(TWO_IMAGES).unwrap();
         let input = ExecutionInput::parse(input)?;
-        Plan::new(&config, input, execution, "registry.example", &projects)
+        Plan::new(&config, input, execution, &deployment)
+    }
+
+    fn moving(plan: &Plan) -> Vec<&str> {
+        plan.moving_tags.iter().map(|moving| moving.tag.as_str()).collect()
     }
 
     #[test]
@@ -512,14 +671,14 @@ mod tests {
     #[test]
     fn tags_are_fixed_moving_or_left_out() {
         let unknown = plan(json!({"image": "api"})).unwrap();
-        assert_eq!(unknown.moving_tags, ["latest".parse().unwrap()]);
+        assert_eq!(moving(&unknown), ["latest"]);
         assert_eq!(unknown.tags_left_out.len(), 2);
 
         let commit = "0123456789abcdef0123456789abcdef01234567";
         let known =
             plan(json!({"image": "api", "ref": "refs/heads/main", "commit": commit})).unwrap();
         assert_eq!(known.fixed_tags, ["0123456".parse().unwrap()]);
-        assert_eq!(known.moving_tags, ["main".parse().unwrap(), "latest".parse().unwrap()]);
+        assert_eq!(moving(&known), ["main", "latest"]);
         assert_eq!(known.platforms[0].build.source_version.as_deref(), Some(commit));
     }
 
@@ -537,6 +696,8 @@ mod tests {
         insta::assert_snapshot!(message(json!({"image": "api", "tags": ["x-{arch}"]})), @"execution input: tags: {arch} has no value in x-{arch}: an index is of every architecture");
         insta::assert_snapshot!(message(json!({"image": "api", "tags": vec!["x"; TAGS_MAX + 1]})), @"execution input: tags: 51 tags, expected at most 50");
         insta::assert_snapshot!(message(json!({"image": "api", "ref": "b".repeat(129)})), @r#"tags: tag "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" is not valid, expected 1 to 128 of `A-Z a-z 0-9 _ . -`, not beginning with `.` or `-`"#);
+        insta::assert_snapshot!(message(json!({"image": "api", "ref": "b".repeat(110)})), @r#"tags: moving tag "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" is 5 characters too long: it is repeated in the tag that keeps its order"#);
+        insta::assert_snapshot!(plan_of("arn", "archweld.x", json!({"image": "api"})).unwrap_err(), @r#"tags: tag "archweld.x" is reserved: tags that begin with `archweld.` are archweld's own"#);
         insta::assert_snapshot!(message(json!({"image": "api", "platforms": []})), @"execution input: platforms: none, expected at least one");
         insta::assert_snapshot!(message(json!({"image": "api", "platforms": ["linux/arm64", "linux/arm64/v8"]})), @"execution input: platforms: linux/arm64 is named twice");
     }
@@ -549,7 +710,79 @@ mod tests {
         let plan = plan(input).unwrap();
         assert_eq!(plan.tag.as_str(), "r1");
         assert_eq!(plan.fixed_tags, ["0123456".parse().unwrap()]);
-        assert_eq!(plan.moving_tags, ["main".parse().unwrap(), "latest".parse().unwrap()]);
+        assert_eq!(moving(&plan), ["main", "latest"]);
+    }
+
+    #[test]
+    fn a_run_without_a_sequence_has_the_time_of_its_start() {
+        assert_eq!(u64::from(plan(json!({"image": "api"})).unwrap().sequence), 1_795_428_000_000);
+        let input = json!({"image": "api", "trigger": {"sequence": 7}});
+        assert_eq!(u64::from(plan(input).unwrap().sequence), 7);
+    }
+
+    #[test]
+    fn parts_of_a_version_make_tags_that_follow_versions() {
+        let tags = json!([
+            "{semver.major}",
+            "{semver.major}.{semver.minor}",
+            "{semver.major}.{semver.minor}.{semver.patch}",
+            "latest",
+        ]);
+        let input = json!({"image": "api", "ref": "refs/tags/v1.2.3", "tags": tags});
+        let plan = plan(input).unwrap();
+        assert_eq!(plan.fixed_tags, ["1.2.3".parse().unwrap()]);
+        assert_eq!(moving(&plan), ["1", "1.2", "latest"]);
+        let markers: Vec<_> = plan
+            .moving_tags
+            .iter()
+            .map(|moving| moving.marker(7.try_into().unwrap()).unwrap().to_string())
+            .collect();
+        assert_eq!(markers, ["archweld.1.1-2-3-7", "archweld.1.2.1-2-3-7", "archweld.latest.7"]);
+    }
+
+    #[test]
+    fn an_image_is_built_again_only_when_its_source_or_the_way_to_build_it_changed() {
+        const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+        let of = |input: Value| {
+            let plan = plan(input).unwrap();
+            plan.reuse.then_some(plan.built_tag).flatten()
+        };
+        let first = of(json!({"image": "api", "commit": COMMIT}));
+        assert!(first.as_ref().unwrap().as_str().starts_with("archweld.built."));
+        let again = json!({"image": "api", "commit": COMMIT, "ref": "main", "tags": ["x"]});
+        assert_eq!(of(again), first);
+        let other = COMMIT.replace('0', "1");
+        for changed in [
+            json!({"image": "api", "commit": other}),
+            json!({"image": "web", "commit": COMMIT}),
+            json!({"image": "api", "commit": COMMIT, "tree": COMMIT}),
+        ] {
+            assert!(of(changed.clone()).is_some_and(|tag| Some(tag) != first), "{changed}");
+        }
+        let tree = |commit| of(json!({"image": "api", "commit": commit, "tree": COMMIT}));
+        assert_eq!(tree(COMMIT), tree(&other), "equal trees of two commits");
+        for unknown in [
+            json!({"image": "api"}),
+            json!({"image": "api", "ref": "main"}),
+            json!({"image": "api", "commit": "0123456"}),
+            json!({"image": "api", "commit": COMMIT, "force": true}),
+            json!({"image": "api", "commit": COMMIT, "trigger": {"kind": "schedule"}}),
+        ] {
+            assert_eq!(of(unknown.clone()), None, "{unknown}");
+        }
+        let scheduled = json!({
+            "image": "api", "commit": COMMIT, "force": false, "trigger": {"kind": "schedule"},
+        });
+        assert_eq!(of(scheduled), first);
+    }
+
+    #[test]
+    fn a_forced_build_is_told_so() {
+        let forced = plan(json!({"image": "api", "force": true})).unwrap();
+        let environment = &forced.platforms[0].build.environment;
+        assert_eq!(environment.get(variable::FORCE), Some("1"));
+        let plain = plan(json!({"image": "api"})).unwrap();
+        assert_eq!(plain.platforms[0].build.environment.get(variable::FORCE), None);
     }
 
     #[test]

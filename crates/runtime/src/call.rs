@@ -34,6 +34,11 @@ impl CallError {
         Self { operation, reason, unavailable }
     }
 
+    /// A call that cannot even be made.
+    pub(crate) fn refused(operation: &'static str, reason: &str) -> Self {
+        Self { operation, reason: reason.to_owned(), unavailable: false }
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_unavailable(&self) -> bool {
         self.unavailable

@@ -6,8 +6,10 @@
 
 mod call;
 mod config;
+mod download;
 mod serve;
 
 pub use call::CallError;
 pub use config::{StartError, sdk_config, variable};
+pub use download::download;
 pub use serve::{Malformed, parse, serve};

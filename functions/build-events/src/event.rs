@@ -32,6 +32,7 @@ pub struct Detail {
 #[serde(rename_all = "kebab-case")]
 pub struct AdditionalInformation {
     environment: Option<BuildEnvironment>,
+    exported_environment_variables: Option<Vec<Variable>>,
     logs: Option<Logs>,
     phases: Option<Vec<Phase>>,
 }
@@ -88,10 +89,13 @@ impl Detail {
             .and_then(|information| information.environment.as_ref())
             .and_then(|environment| environment.environment_variables.as_deref())
             .unwrap_or_default();
-        variables
-            .iter()
-            .filter_map(|variable| Some((&*variable.name, variable.value.as_deref()?)))
-            .collect()
+        collect(variables)
+    }
+
+    /// The variables that the buildspec exported, where the event carries them.
+    pub fn exported(&self) -> Option<Environment> {
+        let information = self.additional_information.as_ref()?;
+        information.exported_environment_variables.as_deref().map(collect)
     }
 
     /// Where the build's log can be read.
@@ -114,6 +118,13 @@ impl Detail {
             .filter_map(|phase| Some((phase.phase_type.clone(), phase.duration_in_seconds?)))
             .collect()
     }
+}
+
+fn collect(variables: &[Variable]) -> Environment {
+    variables
+        .iter()
+        .filter_map(|variable| Some((&*variable.name, variable.value.as_deref()?)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -143,6 +154,7 @@ mod tests {
             assert_eq!(detail.build_id(), "img-arm64:1234");
             assert_eq!(detail.environment(), Environment::default());
             assert!(detail.log().is_none() && detail.phases().is_empty());
+            assert_eq!(detail.exported(), None);
         }
     }
 

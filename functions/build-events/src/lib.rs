@@ -5,27 +5,25 @@
 
 mod event;
 mod failure;
+mod pushed;
 
-use std::time::Duration;
-
+use archweld_ecr::{EcrError, Repository};
 use archweld_model::{
-    BuildOutcome, Built, Digest, DigestError, Environment, ErrorName, Named, media_type, variable,
+    BuildOutcome, Digest, Environment, ErrorName, IndexError, IndexedImage, Named, Platform,
+    variable,
 };
 use archweld_runtime::CallError;
-use aws_sdk_ecr::types::{Image, ImageFailureCode, ImageIdentifier};
+use aws_sdk_codebuild::types::Build;
 use aws_sdk_sfn::operation::{
     send_task_failure::SendTaskFailureError, send_task_success::SendTaskSuccessError,
 };
 use aws_types::SdkConfig;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub use event::BuildEvent;
 use event::Detail;
 use failure::Failure;
-
-/// How often a just-pushed image is looked for, and how long between.
-const LOOKUPS_MAX: u32 = 4;
-const LOOKUP_WAIT: Duration = Duration::from_millis(500);
+use pushed::Pushed;
 
 /// The services that the function calls.
 #[derive(Debug, Clone)]
@@ -65,16 +63,49 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// ECR answered something that is not an image.
-    #[error("repository {repository}, tag {tag}: {problem}")]
+    /// The build pushed an image or an index that cannot be this platform's.
+    #[error("{repository}: {image} {problem}")]
     Image {
         /// The repository.
         repository: String,
-        /// The tag.
-        tag: String,
-        /// What is wrong.
-        problem: String,
+        /// A tag or a digest.
+        image: String,
+        /// What is wrong with it.
+        problem: PushedError,
     },
+    /// ECR does not say what the build pushed.
+    #[error(transparent)]
+    Ecr(#[from] EcrError),
+}
+
+/// What is wrong with what a build pushed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PushedError {
+    /// Neither a manifest nor an index.
+    #[error("is not an image: {0}")]
+    NotAnImage(String),
+    /// An index that is not of one image and its attestations.
+    #[error("is {0}")]
+    Index(#[from] IndexError),
+    /// An index of other images than the platform's.
+    #[error("is an index of {found}, expected an image of {expected}")]
+    Platforms {
+        /// The platforms of the index.
+        found: String,
+        /// The platform of the build.
+        expected: Platform,
+    },
+    /// An index names an image that is not there.
+    #[error("is an index of {0}, which is not there")]
+    Missing(Digest),
+}
+
+impl PushedError {
+    fn platforms(found: &[IndexedImage], expected: Platform) -> Self {
+        let found: Vec<String> = found.iter().map(|image| image.platform.to_string()).collect();
+        let found = if found.is_empty() { "no image".to_owned() } else { found.join(", ") };
+        Self::Platforms { found, expected }
+    }
 }
 
 impl Named for Error {
@@ -82,7 +113,12 @@ impl Named for Error {
         match self {
             Self::Call(error) => error.name(),
             Self::Environment { .. } => ErrorName::EventMalformed,
-            Self::Image { .. } => ErrorName::ServiceRejected,
+            Self::Image { problem, .. } => match problem {
+                PushedError::NotAnImage(_) | PushedError::Missing(_) => ErrorName::ImageNotFound,
+                PushedError::Index(_) => ErrorName::IndexMismatch,
+                PushedError::Platforms { .. } => ErrorName::ImageWrongPlatform,
+            },
+            Self::Ecr(error) => error.name(),
         }
     }
 }
@@ -114,12 +150,35 @@ pub async fn handle(event: BuildEvent, clients: &Clients) -> Result<Handled, Err
     };
     let variable = |name| required(&environment, build_id, name);
     let token = variable(variable::TASK_TOKEN)?;
-    let target = environment.get(variable::IMAGE_PLATFORM).unwrap_or("manifest");
+    let platform = environment.get(variable::IMAGE_PLATFORM);
+    let target = platform.unwrap_or("manifest");
     let ended = if detail.build_status == "SUCCEEDED" {
-        let repository = variable(variable::IMAGE_REPO_NAME)?;
-        let tag = variable(variable::IMAGE_TAG)?;
+        let repository = variable(variable::IMAGE_REPO_NAME)?.parse();
+        let platform = platform.map(str::parse).transpose();
+        let wrong = |variable| Error::Environment {
+            build_id: build_id.to_owned(),
+            variable,
+            problem: "not valid",
+        };
+        let repository = Repository::new(
+            clients.ecr.clone(),
+            repository.map_err(|_| wrong(variable::IMAGE_REPO_NAME))?,
+        );
+        let platform = platform.map_err(|_| wrong(variable::IMAGE_PLATFORM))?;
+        let tag = variable(variable::IMAGE_TAG)?.parse().map_err(|_| wrong(variable::IMAGE_TAG))?;
         let log = || detail.log().map(|log| format!("; log: {log}")).unwrap_or_default();
-        match find(repository, tag, clients).await {
+        let mut pushed = Pushed::new(tag, detail.exported().as_ref());
+        // A tag that other runs push to, too, may have moved on since.
+        let shared = !pushed.is_of_run(variable(variable::RUN)?);
+        if shared && detail.exported().is_none() {
+            pushed.export(&exported(&detail, clients).await?);
+        }
+        let mut found = pushed.find(&repository, platform).await;
+        if let (Ok(None), false, None) = (&found, shared, detail.exported()) {
+            pushed.export(&exported(&detail, clients).await?);
+            found = pushed.find(&repository, platform).await;
+        }
+        match found {
             Ok(Some(built)) => Ok(BuildOutcome {
                 target: target.to_owned(),
                 built,
@@ -128,8 +187,8 @@ pub async fn handle(event: BuildEvent, clients: &Clients) -> Result<Handled, Err
                 timing: detail.timing(),
             }),
             Ok(None) => {
-                let what = "the build succeeded without pushing";
-                let cause = format!("{target}: {what} {repository}:{tag}{}", log());
+                let (what, repository) = ("the build succeeded without pushing", repository.name());
+                let cause = format!("{target}: {what} {repository}{pushed}{}", log());
                 Err((ErrorName::ImageNotFound, cause))
             }
             Err(error) if error.name() == ErrorName::ServiceUnavailable => return Err(error),
@@ -169,6 +228,24 @@ async fn environment(detail: &Detail, clients: &Clients) -> Result<Option<Enviro
     if ours(&carried) {
         return Ok(Some(carried));
     }
+    let build = build(detail, clients).await?;
+    let environment: Environment = build
+        .iter()
+        .filter_map(|build| build.environment())
+        .flat_map(|environment| environment.environment_variables())
+        .map(|variable| (variable.name(), variable.value()))
+        .collect();
+    Ok(ours(&environment).then_some(environment))
+}
+
+/// The variables that the buildspec exported, where the event does not carry them.
+async fn exported(detail: &Detail, clients: &Clients) -> Result<Environment, Error> {
+    let build = build(detail, clients).await?;
+    let variables = build.iter().flat_map(|build| build.exported_environment_variables());
+    Ok(variables.filter_map(|variable| Some((variable.name()?, variable.value()?))).collect())
+}
+
+async fn build(detail: &Detail, clients: &Clients) -> Result<Option<Build>, CallError> {
     let answer = clients
         .codebuild
         .batch_get_builds()
@@ -176,14 +253,7 @@ async fn environment(detail: &Detail, clients: &Clients) -> Result<Option<Enviro
         .send()
         .await
         .map_err(|error| CallError::new("codebuild:BatchGetBuilds", &error))?;
-    let environment: Environment = answer
-        .builds()
-        .iter()
-        .filter_map(|build| build.environment())
-        .flat_map(|environment| environment.environment_variables())
-        .map(|variable| (variable.name(), variable.value()))
-        .collect();
-    Ok(ours(&environment).then_some(environment))
+    Ok(answer.builds.and_then(|builds| builds.into_iter().next()))
 }
 
 fn required<'a>(
@@ -194,79 +264,6 @@ fn required<'a>(
     environment.get(variable).ok_or_else(|| {
         let problem = "missing";
         Error::Environment { build_id: build_id.to_owned(), variable, problem }
-    })
-}
-
-/// Resolves the run's own tag to what the build pushed. From here on, only digests travel.
-async fn find(repository: &str, tag: &str, clients: &Clients) -> Result<Option<Built>, Error> {
-    for lookup in 1..=LOOKUPS_MAX {
-        let answer = clients
-            .ecr
-            .batch_get_image()
-            .repository_name(repository)
-            .image_ids(ImageIdentifier::builder().image_tag(tag).build())
-            .set_accepted_media_types(Some(media_type::ALL.map(str::to_owned).to_vec()))
-            .send()
-            .await
-            .map_err(|error| CallError::new("ecr:BatchGetImage", &error))?;
-        if let [image, ..] = answer.images() {
-            let problem = |problem: String| Error::Image {
-                repository: repository.to_owned(),
-                tag: tag.to_owned(),
-                problem,
-            };
-            return describe(image).map(Some).map_err(problem);
-        }
-        if let Some(failure) = answer
-            .failures()
-            .iter()
-            .find(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound))
-        {
-            let code = failure.failure_code().map_or("unknown failure", ImageFailureCode::as_str);
-            let reason = failure.failure_reason().unwrap_or_default();
-            return Err(Error::Image {
-                repository: repository.to_owned(),
-                tag: tag.to_owned(),
-                problem: format!("{code}: {reason}"),
-            });
-        }
-        if lookup < LOOKUPS_MAX {
-            tokio::time::sleep(LOOKUP_WAIT * lookup).await;
-        }
-    }
-    Ok(None)
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    media_type: Option<String>,
-    config: Option<Descriptor>,
-    #[serde(default)]
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct Descriptor {
-    size: u64,
-}
-
-fn describe(image: &Image) -> Result<Built, String> {
-    let text = image.image_manifest().unwrap_or_default();
-    let manifest: Manifest = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let digest = image.image_id().and_then(ImageIdentifier::image_digest).unwrap_or_default();
-    let digest: Digest = digest.parse().map_err(|error: DigestError| error.to_string())?;
-    let media_type = image
-        .image_manifest_media_type()
-        .map(str::to_owned)
-        .or(manifest.media_type)
-        .ok_or("the manifest has no media type")?;
-    let stored = manifest.config.iter().chain(&manifest.layers);
-    Ok(Built {
-        digest,
-        media_type,
-        manifest_bytes: text.len() as u64,
-        size_bytes: stored.map(|descriptor| descriptor.size).sum(),
     })
 }
 

@@ -1,13 +1,19 @@
 //! Checks an execution's input and makes the plan of its run.
 //!
-//! Calls no service: what it says depends on the input and on `archweld.toml` alone.
+//! The plan depends on the input and on `archweld.toml` alone, but for one question to ECR: which
+//! of the images were published before.
+
+mod reuse;
 
 use std::{fs, path::Path};
 
+use archweld_ecr::Repository;
 use archweld_model::{
-    Config, ConfigError, ErrorName, Execution, ExecutionInput, Named, Plan, PlanError, Projects,
+    Config, ConfigError, Deployment, ErrorName, Execution, ExecutionInput, Named, Plan, PlanError,
+    Projects,
 };
 use archweld_runtime::{StartError, variable};
+use aws_sdk_ecr::Client;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -25,8 +31,7 @@ pub struct Request {
 #[derive(Debug, Clone)]
 pub struct Settings {
     config: Result<Config, Error>,
-    registry: String,
-    projects: Projects,
+    deployment: Deployment,
 }
 
 /// Why there is no plan.
@@ -67,17 +72,21 @@ impl Settings {
     /// # Errors
     /// When a variable is missing.
     pub fn from_environment() -> Result<Self, StartError> {
-        let projects = Projects {
-            amd64: variable("PROJECT_AMD64")?,
-            arm64: variable("PROJECT_ARM64")?,
-            manifest: variable("PROJECT_MANIFEST")?,
+        let deployment = Deployment {
+            registry: variable("IMAGE_REGISTRY")?,
+            source: variable("SOURCE_LOCATION")?,
+            projects: Projects {
+                amd64: variable("PROJECT_AMD64")?,
+                arm64: variable("PROJECT_ARM64")?,
+                manifest: variable("PROJECT_MANIFEST")?,
+            },
         };
-        Ok(Self::new(variable("ARCHWELD_CONFIG")?.as_ref(), variable("IMAGE_REGISTRY")?, projects))
+        Ok(Self::new(variable("ARCHWELD_CONFIG")?.as_ref(), deployment))
     }
 
     /// Settings with the configuration at `path`.
-    pub fn new(path: &Path, registry: String, projects: Projects) -> Self {
-        Self { config: read(path), registry, projects }
+    pub fn new(path: &Path, deployment: Deployment) -> Self {
+        Self { config: read(path), deployment }
     }
 }
 
@@ -92,15 +101,24 @@ fn read(path: &Path) -> Result<Config, Error> {
 ///
 /// # Errors
 /// `Plan.Invalid` when the input or the configuration is wrong.
-pub async fn handle(request: Request, settings: &Settings) -> Result<Plan, Error> {
+pub async fn handle(request: Request, settings: &Settings, ecr: &Client) -> Result<Plan, Error> {
     let config = settings.config.as_ref().map_err(Clone::clone)?;
     let input = ExecutionInput::parse(request.input).map_err(PlanError::from)?;
-    let (registry, projects) = (&settings.registry, &settings.projects);
-    Ok(Plan::new(config, input, request.execution, registry, projects)?)
+    let mut plan = Plan::new(config, input, request.execution, &settings.deployment)?;
+    if plan.reuse {
+        let repository = Repository::new(ecr.clone(), plan.repository.clone());
+        // Boxed: the layout of the whole future is otherwise too deep for the compiler.
+        if let Err(error) = Box::pin(reuse::reuse(&mut plan, &repository)).await {
+            // To build again is only slower.
+            tracing::warn!(run = %plan.run, %error, "earlier images could not be looked up");
+        }
+    }
+    Ok(plan)
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_ecr::config::{BehaviorVersion, Region};
     use serde_json::json;
 
     use super::*;
@@ -114,14 +132,27 @@ mod tests {
             arm64: "arm64".to_owned(),
             manifest: "manifest".to_owned(),
         };
-        Settings::new(&path, "registry.example".to_owned(), projects)
+        let deployment = Deployment {
+            registry: "registry.example".to_owned(),
+            source: "https://github.com/archweld/hello.git".to_owned(),
+            projects,
+        };
+        Settings::new(&path, deployment)
+    }
+
+    /// A client that reaches nothing: without a commit, nothing is looked up.
+    fn ecr() -> Client {
+        let config = aws_sdk_ecr::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::from_static("us-east-1"));
+        Client::from_conf(config.build())
     }
 
     fn request(input: Value) -> Request {
         let execution = Execution {
             arn: "arn:aws:states:us-east-1:000000000000:execution:archweld:r1".to_owned(),
             name: "r1".to_owned(),
-            start_time: "2026-11-23T10:00:00.000Z".to_owned(),
+            start_time: "2026-11-23T10:00:00.000Z".parse().unwrap(),
         };
         Request { input, execution }
     }
@@ -129,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn plans_the_only_image_for_an_empty_input() {
         let settings = settings("[[image]]\nname = \"hello\"\nplatforms = [\"linux/arm64\"]\n");
-        let plan = handle(request(json!({})), &settings).await.unwrap();
+        let plan = handle(request(json!({})), &settings, &ecr()).await.unwrap();
         assert_eq!(plan.run.as_str(), "r1");
         assert_eq!(plan.platforms[0].build.project, "arm64");
     }
@@ -137,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn tells_of_a_wrong_configuration_when_a_plan_is_wanted() {
         let settings = settings("[[image]]\nname = \"hello\"\nplatforms = [\"linux/vax\"]\n");
-        let error = handle(request(json!({})), &settings).await.unwrap_err();
+        let error = handle(request(json!({})), &settings, &ecr()).await.unwrap_err();
         assert!(error.to_string().starts_with("archweld.toml:3:14: unknown platform"), "{error}");
         assert_eq!(error.name(), ErrorName::PlanInvalid);
     }

@@ -1,19 +1,23 @@
 //! Confirms a run's index and points the image's tags at it.
 //!
 //! No tag but the run's own is touched before the index is known to hold exactly the images that
-//! the run built. Every step may be repeated: it then finds its work done.
+//! the run built, each of them for the platform that its entry states. Every step may be repeated:
+//! it then finds its work done.
 
-mod registry;
+mod images;
+mod tags;
 
+use archweld_ecr::{EcrError, Image, Reference, Repository};
 use archweld_model::{
-    BuildOutcome, Built, ErrorName, ImageTag, Index, IndexError, Named, Plan, Platform, Published,
-    PublishedPlatform, media_type,
+    BuildOutcome, Built, Child, Digest, ErrorName, ImageTag, Index, IndexError, Named, Plan,
+    Platform, Published, PublishedPlatform, RepositoryName, TagError, annotation, media_type,
 };
 use archweld_runtime::CallError;
-use aws_sdk_ecr::Client;
+use aws_types::SdkConfig;
 use serde::Deserialize;
 
-use registry::{Put, Registry};
+use images::Verified;
+use tags::Tags;
 
 /// What the state machine sends.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,10 +25,17 @@ use registry::{Put, Registry};
 pub struct Request {
     /// The plan of the run.
     pub plan: Plan,
-    /// How the platforms' builds ended.
+    /// How the builds of the platforms ended, as far as they were built.
     pub images: Vec<BuildOutcome>,
     /// How the manifest build ended, where there was one.
     pub index: Option<BuildOutcome>,
+}
+
+/// The services that the function calls.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    config: SdkConfig,
+    ecr: aws_sdk_ecr::Client,
 }
 
 /// Why nothing was published, or not under every tag.
@@ -33,296 +44,203 @@ pub enum Error {
     /// A planned platform without an image.
     #[error("no image of {0} was built")]
     Missing(Platform),
+    /// An image or an index that was reported is not in the repository.
+    #[error("{what} {digest} is not in repository {repository}")]
+    NotFound {
+        /// What is missing.
+        what: String,
+        /// The repository.
+        repository: RepositoryName,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// What should be the image of a platform is none.
+    #[error("{digest}, built for {platform}, is not an image: {problem}")]
+    NotAnImage {
+        /// What was pushed.
+        digest: Digest,
+        /// What it was built for.
+        platform: Platform,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A blob is not what its digest says.
+    #[error("blob {digest}: {problem}")]
+    Blob {
+        /// The blob.
+        digest: Digest,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An image is not for the platform that it was built for.
+    #[error("image {digest} was built for {platform}, but {found}")]
+    WrongPlatform {
+        /// The image.
+        digest: Digest,
+        /// What it was built for.
+        platform: Platform,
+        /// What it is instead, and where that is said.
+        found: String,
+    },
     /// The index is not the run's.
     #[error("{repository}:{tag}: {error}")]
     Index {
         /// The repository.
-        repository: String,
+        repository: RepositoryName,
         /// The run's own tag.
         tag: ImageTag,
         /// What is wrong with it.
         error: IndexError,
     },
-    /// The manifest build reported an index that is not in the repository.
-    #[error("index {digest} is not in repository {repository}")]
-    NotFound {
+    /// The run's own tag does not point at the index that the manifest build pushed.
+    #[error("{repository}:{tag} names {found}, expected the index that was pushed, {expected}")]
+    Changed {
         /// The repository.
-        repository: String,
-        /// The index.
-        digest: String,
-    },
-    /// ECR does not say what is there.
-    #[error("image {image} of repository {repository}: {problem}")]
-    Unreadable {
-        /// The repository.
-        repository: String,
-        /// A tag or a digest.
-        image: String,
-        /// What ECR says.
-        problem: String,
-    },
-    /// A tag that may not move names another image.
-    #[error("tag {tag} of repository {repository} is immutable and names another image")]
-    TagImmutable {
-        /// The repository.
-        repository: String,
-        /// The tag.
+        repository: RepositoryName,
+        /// The run's own tag.
         tag: ImageTag,
+        /// A digest, or `nothing`.
+        found: String,
+        /// What the manifest build reported.
+        expected: Digest,
     },
-    /// ECR refuses for a reason that no retry mends.
-    #[error("tag {tag} of repository {repository}: {reason}")]
-    Refused {
-        /// The repository.
-        repository: String,
-        /// The tag.
-        tag: ImageTag,
-        /// What ECR says.
-        reason: CallError,
-    },
-    /// A call to ECR failed.
+    /// A tag that no image can have.
     #[error(transparent)]
-    Call(#[from] CallError),
+    Tag(#[from] TagError),
+    /// ECR refuses.
+    #[error(transparent)]
+    Ecr(#[from] EcrError),
+    /// A download failed.
+    #[error(transparent)]
+    Download(#[from] CallError),
 }
 
 impl Named for Error {
     fn name(&self) -> ErrorName {
         match self {
             Self::Missing(_) | Self::NotFound { .. } => ErrorName::ImageNotFound,
-            Self::Index { .. } => ErrorName::IndexMismatch,
-            Self::TagImmutable { .. } => ErrorName::PublishTagImmutable,
-            Self::Refused { .. } => ErrorName::PublishRejected,
-            Self::Unreadable { .. } => ErrorName::ServiceRejected,
-            Self::Call(error) => error.name(),
+            Self::WrongPlatform { .. } => ErrorName::ImageWrongPlatform,
+            Self::NotAnImage { .. }
+            | Self::Blob { .. }
+            | Self::Index { .. }
+            | Self::Changed { .. } => ErrorName::IndexMismatch,
+            Self::Tag(_) => ErrorName::PlanInvalid,
+            Self::Ecr(error) => error.name(),
+            Self::Download(error) => error.name(),
         }
+    }
+}
+
+impl Clients {
+    /// Clients of one configuration.
+    pub fn new(config: &SdkConfig) -> Self {
+        Self { config: config.clone(), ecr: archweld_ecr::patient_client(config) }
     }
 }
 
 /// Publishes the index of a run.
 ///
 /// # Errors
-/// `Index.Mismatch` and `Image.NotFound` before any tag but the run's own was touched;
-/// `Publish.TagImmutable` and `Publish.Rejected` where ECR refuses a tag;
+/// `Index.Mismatch`, `Image.WrongPlatform` and `Image.NotFound` before any tag but the run's own
+/// was touched; `Publish.TagImmutable` and `Publish.Rejected` where ECR refuses a tag;
 /// `Service.Unavailable`, which the state machine retries.
-pub async fn handle(request: Request, ecr: &Client) -> Result<Published, Error> {
-    let Request { plan, images, index } = request;
-    let images = planned_images(&plan, &images)?;
-    let registry = Registry::new(ecr, plan.repository.as_str());
-    let mismatch = |error| Error::Index {
-        repository: plan.repository.to_string(),
-        tag: plan.tag.clone(),
-        error,
-    };
+pub async fn handle(request: Request, clients: &Clients) -> Result<Published, Error> {
+    let Request { plan, images, index: pushed } = request;
+    let builds = planned_images(&plan, images)?;
+    let repository = Repository::new(clients.ecr.clone(), plan.repository.clone());
+    // A manifest build has made the index, or an earlier run of these very images.
+    let made = pushed.as_ref().map(|outcome| outcome.built.digest);
+    let reused = plan.index.as_ref().map(|index| index.digest);
 
-    let text = match &index {
-        Some(outcome) => registry.by_digest(outcome.built.digest).await?,
-        None => {
-            let assembled = Index::assemble(&images).map_err(mismatch)?;
-            serde_json::to_string(&assembled)
-                .map_err(|error| mismatch(IndexError::NotAnIndex(error.to_string())))?
-        }
+    let mut tags = Tags::of(&plan)?;
+    let mut references: Vec<Reference> = vec![];
+    references.extend(builds.iter().map(|built| Reference::from(built.digest)));
+    references.extend(made.or(reused).map(Reference::from));
+    references.extend(tags.references());
+    let mut found = repository.images(&references).await?.into_iter();
+    let manifests: Vec<Option<Image>> = found.by_ref().take(builds.len()).collect();
+    let index = match made.or(reused) {
+        None => None,
+        Some(digest) => Some(found.next().flatten().ok_or_else(|| Error::NotFound {
+            what: "index".to_owned(),
+            repository: plan.repository.clone(),
+            digest,
+        })?),
     };
-    let parsed = Index::parse(&text).map_err(mismatch)?;
-    parsed.confirm(&images).map_err(mismatch)?;
-    // An OCI index need not state its type; the registry then knows it from the push.
-    let media_type = parsed.media_type().or(index.as_ref().map(|index| &*index.built.media_type));
-    let media_type = media_type.unwrap_or(media_type::OCI_INDEX).to_owned();
-    let put = Put::new(text, media_type);
-    if index.is_none() {
-        registry.put(&put, &plan.tag).await?;
-    }
+    tags.found(found.map(|image| image.map(|image| image.digest())));
 
-    let (mut tags, mut tags_kept) = (vec![plan.tag.clone()], vec![]);
-    for tag in &plan.fixed_tags {
-        let set = match registry.digest_of(tag).await? {
-            Some(digest) => digest == put.digest,
-            None => match registry.put(&put, tag).await {
-                Ok(()) => true,
-                // Another run was quicker, and the repository does not let the tag go.
-                Err(Error::TagImmutable { .. }) => false,
-                Err(error) => return Err(error),
-            },
-        };
-        // Where another run of the same source came first, the tag stays: fixed tags never move.
-        if set { &mut tags } else { &mut tags_kept }.push(tag.clone());
+    let verified = images::verify(&plan, builds, manifests, &repository, clients).await?;
+    let index = confirmed(&plan, index, &verified)?;
+    if let Some(expected) = made
+        && tags.own() != Some(expected)
+    {
+        return Err(Error::Changed {
+            repository: plan.repository,
+            tag: plan.tag,
+            found: tags.own().map_or_else(|| "nothing".to_owned(), |digest| digest.to_string()),
+            expected,
+        });
     }
-    for tag in &plan.moving_tags {
-        registry.put(&put, tag).await?;
-        tags.push(tag.clone());
-    }
+    let set = tags.set(&index, &repository).await?;
     tracing::info!(
         run = %plan.run,
         image.name = %plan.image,
-        image.digest = %put.digest,
-        tags = tags.len(),
+        image.digest = %index.digest(),
+        tags = set.set.len(),
         "index published"
     );
     Ok(Published {
         repository_uri: format!("{}/{}", plan.registry, plan.repository),
         image: plan.image,
         run: plan.run,
-        digest: put.digest,
-        media_type: put.media_type,
-        tags,
-        tags_kept,
-        platforms: images
+        digest: index.digest(),
+        media_type: index.media_type().to_owned(),
+        tags: set.set,
+        tags_kept: set.kept,
+        tags_ahead: set.ahead,
+        platforms: verified
             .into_iter()
-            .map(|(platform, built)| PublishedPlatform {
-                platform,
-                digest: built.digest,
-                size_bytes: built.size_bytes,
+            .zip(plan.platforms)
+            .map(|(verified, planned)| PublishedPlatform {
+                platform: planned.platform,
+                digest: verified.child.built.digest,
+                size_bytes: verified.child.built.size_bytes,
+                reused: planned.reused.is_some(),
+                executable: verified.executable,
             })
             .collect(),
     })
 }
 
-/// The images of the planned platforms, in the plan's order.
-fn planned_images(plan: &Plan, images: &[BuildOutcome]) -> Result<Vec<(Platform, Built)>, Error> {
+/// The images of the planned platforms, built now or by an earlier run, in the plan's order.
+fn planned_images(plan: &Plan, images: Vec<BuildOutcome>) -> Result<Vec<Built>, Error> {
     plan.platforms
         .iter()
         .map(|planned| {
-            images
-                .iter()
-                .find(|outcome| outcome.target == planned.build.target)
-                .map(|outcome| (planned.platform, outcome.built.clone()))
-                .ok_or(Error::Missing(planned.platform))
+            let outcome = images.iter().find(|outcome| outcome.target == planned.build.target);
+            let built = outcome.map(|outcome| &outcome.built).or(planned.reused.as_ref());
+            built.cloned().ok_or(Error::Missing(planned.platform))
         })
         .collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use std::{
-        collections::VecDeque,
-        sync::{Arc, Mutex},
+/// The index of exactly these images: the one that was made, or one assembled now.
+fn confirmed(plan: &Plan, made: Option<Image>, verified: &[Verified]) -> Result<Image, Error> {
+    let mismatch =
+        |error| Error::Index { repository: plan.repository.clone(), tag: plan.tag.clone(), error };
+    let children: Vec<Child> = verified.iter().map(|verified| verified.child.clone()).collect();
+    let Some(made) = made else {
+        let mut annotations = plan.annotations.clone();
+        let created = verified.iter().filter_map(|verified| verified.created).max();
+        annotations
+            .extend(created.map(|created| (annotation::CREATED.to_owned(), created.to_string())));
+        let index = Index::assemble(&children, annotations);
+        let text = serde_json::to_string(&index)
+            .map_err(|error| mismatch(IndexError::NotAnIndex(error.to_string())))?;
+        let media_type = index.media_type().unwrap_or(media_type::OCI_INDEX).to_owned();
+        return Ok(Image::new(text, media_type));
     };
-
-    use archweld_model::{Config, Digest, Execution, ExecutionInput, Projects, TimingSeconds};
-    use aws_sdk_ecr::config::{BehaviorVersion, Credentials, Region};
-    use aws_smithy_runtime_api::{
-        client::{
-            http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn},
-            orchestrator::{HttpRequest, HttpResponse},
-        },
-        http::StatusCode,
-    };
-    use aws_smithy_types::body::SdkBody;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    /// An operation, and the status and body of its answer.
-    type Answer = (&'static str, u16, Value);
-
-    /// What ECR is asked, in order, and what it answers: what the local one never would.
-    #[derive(Debug, Clone)]
-    struct Script(Arc<Mutex<VecDeque<Answer>>>);
-
-    impl HttpConnector for Script {
-        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-            let (operation, status, body) = self.0.lock().unwrap().pop_front().unwrap();
-            let target = request.headers().get("x-amz-target").unwrap();
-            assert!(target.ends_with(operation), "{target}");
-            let status = StatusCode::try_from(status).unwrap();
-            let body = SdkBody::from(body.to_string());
-            HttpConnectorFuture::ready(Ok(HttpResponse::new(status, body)))
-        }
-    }
-
-    /// Publishes the run `r1` of one platform; gives what is left of the script, too.
-    async fn publish(
-        script: impl IntoIterator<Item = Answer>,
-    ) -> (Result<Published, Error>, usize) {
-        let script = Script(Arc::new(Mutex::new(script.into_iter().collect())));
-        let connector = script.clone();
-        let config = aws_sdk_ecr::Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::from_static("us-east-1"))
-            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-            .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(connector.clone())));
-        let published = handle(request(), &Client::from_conf(config.build())).await;
-        let left = script.0.lock().unwrap().len();
-        (published, left)
-    }
-
-    fn request() -> Request {
-        let config = "[[image]]\nname = \"hello\"\nplatforms = [\"linux/arm64\"]\n\
-                      tags = [\"{sha7}\", \"latest\"]\npublisher = \"lambda\"\n";
-        let input = ExecutionInput::parse(json!({"commit": "0123456789"})).unwrap();
-        let execution = Execution {
-            arn: "arn:aws:states:us-east-1:123456789012:execution:archweld:r1".to_owned(),
-            name: "r1".to_owned(),
-            start_time: "2026-11-23T10:00:00.000Z".to_owned(),
-        };
-        let projects = Projects {
-            amd64: "amd64".to_owned(),
-            arm64: "arm64".to_owned(),
-            manifest: "manifest".to_owned(),
-        };
-        let config = Config::parse(config).unwrap();
-        let plan = Plan::new(&config, input, execution, "registry.example", &projects).unwrap();
-        let built = Built {
-            digest: Digest::of(b"image"),
-            media_type: media_type::OCI_MANIFEST.to_owned(),
-            manifest_bytes: 5,
-            size_bytes: 1,
-        };
-        let image = BuildOutcome {
-            target: "linux/arm64".to_owned(),
-            built,
-            build_id: "arm64:1".to_owned(),
-            log: None,
-            timing: TimingSeconds::new(),
-        };
-        Request { plan, images: vec![image], index: None }
-    }
-
-    fn failure(code: &str) -> Value {
-        json!({"images": [], "failures": [{"failureCode": code, "failureReason": "so it is"}]})
-    }
-
-    fn names_another_image() -> Value {
-        json!({"images": [{"imageId": {"imageDigest": Digest::of(b"another")}}]})
-    }
-
-    fn tag_exists() -> Value {
-        json!({"__type": "ImageTagAlreadyExistsException", "message": "it is immutable"})
-    }
-
-    #[tokio::test]
-    async fn a_fixed_tag_that_cannot_be_read_is_not_taken_for_a_free_one() {
-        let (published, left) =
-            publish([("PutImage", 200, json!({})), ("BatchGetImage", 200, failure("KmsError"))])
-                .await;
-        let error = published.unwrap_err();
-        assert_eq!(error.name(), ErrorName::ServiceRejected);
-        let message = "image 0123456 of repository hello: KmsError: so it is";
-        assert_eq!((error.to_string().as_str(), left), (message, 0));
-    }
-
-    #[tokio::test]
-    async fn a_fixed_tag_that_another_run_set_meanwhile_is_left_to_it() {
-        let (published, left) = publish([
-            ("PutImage", 200, json!({})),
-            ("BatchGetImage", 200, failure("ImageNotFound")),
-            ("PutImage", 400, tag_exists()),
-            ("BatchGetImage", 200, names_another_image()),
-            ("PutImage", 200, json!({})),
-        ])
-        .await;
-        let published = published.unwrap();
-        let text = |tags: &[ImageTag]| tags.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(text(&published.tags_kept), ["0123456"]);
-        assert_eq!((text(&published.tags), left), (vec!["r1".to_owned(), "latest".to_owned()], 0));
-    }
-
-    #[tokio::test]
-    async fn a_refusal_names_the_tag_and_what_ecr_says() {
-        let answer = json!({"__type": "ReferencedImagesNotFoundException", "message": "no child"});
-        let (published, _) = publish([("PutImage", 400, answer)]).await;
-        let error = published.unwrap_err();
-        assert_eq!(error.name(), ErrorName::PublishRejected);
-        let message = "tag r1 of repository hello: ecr:PutImage failed: \
-                       ReferencedImagesNotFoundException: no child";
-        assert_eq!(error.to_string(), message);
-    }
+    let index = Index::parse(made.text()).map_err(mismatch)?;
+    index.confirm(&children).map_err(mismatch)?;
+    Ok(made)
 }

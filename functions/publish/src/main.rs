@@ -1,9 +1,9 @@
 //! Wiring of `publish`.
 
-use aws_sdk_ecr::Client;
+use publish::Clients;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let ecr = &Client::new(&archweld_runtime::sdk_config()?);
-    archweld_runtime::serve(move |request| publish::handle(request, ecr)).await
+    let clients = &Clients::new(&archweld_runtime::sdk_config()?);
+    archweld_runtime::serve(move |request| publish::handle(request, clients)).await
 }

@@ -1,9 +1,15 @@
-//! Stops the builds of an execution that is over.
+//! Puts right what an execution left behind: stops its builds, and moves the tags that it had no
+//! time to move.
 //!
-//! The state machine asks for it when a build fails, and EventBridge when an execution has ended
-//! by whatever means: a callback task does not stop its build by itself.
+//! The state machine asks for the first when a build fails, and EventBridge for both when an
+//! execution has ended by whatever means: a callback task does not stop its build by itself.
 
-use archweld_model::{ErrorName, Named, variable};
+mod tags;
+
+use std::{fs, path::Path};
+
+use archweld_ecr::EcrError;
+use archweld_model::{Config, ErrorName, ImageTag, Named, variable};
 use archweld_runtime::{CallError, Malformed, StartError, parse, variable as from_environment};
 use aws_sdk_codebuild::{
     Client,
@@ -12,6 +18,7 @@ use aws_sdk_codebuild::{
     primitives::DateTime,
     types::{Build, StatusType},
 };
+use aws_types::SdkConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,10 +26,20 @@ use serde_json::Value;
 /// (<https://docs.aws.amazon.com/codebuild/latest/APIReference/API_StartBuild.html>).
 const BUILD_LIFETIME_SECONDS_MAX: i64 = 48 * 60 * 60;
 
-/// What the function is deployed with: the projects whose builds it looks at.
+/// What the function is deployed with.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// The projects whose builds it looks at.
     projects: Vec<String>,
+    /// The images whose tags it looks at.
+    config: Config,
+}
+
+/// The services that the function calls.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    codebuild: Client,
+    ecr: aws_sdk_ecr::Client,
 }
 
 /// What the state machine sends.
@@ -44,16 +61,21 @@ struct StatusChange {
 struct StatusDetail {
     execution_arn: String,
     status: String,
+    name: String,
+    /// Missing where it is too long for an event.
+    input: Option<String>,
 }
 
-/// The builds that were stopped.
+/// What was put right.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Stopped {
-    /// Their identities.
+pub struct Reconciled {
+    /// The builds that were stopped.
     pub builds: Vec<String>,
+    /// The moving tags of the execution, which are now where they belong.
+    pub tags: Vec<ImageTag>,
 }
 
-/// Why builds may still run.
+/// Why something may still be as it was left.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// A payload that is neither an order nor an event.
@@ -62,6 +84,9 @@ pub enum Error {
     /// A call to AWS failed.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// ECR refuses.
+    #[error(transparent)]
+    Ecr(#[from] EcrError),
 }
 
 impl Named for Error {
@@ -69,58 +94,97 @@ impl Named for Error {
         match self {
             Self::Malformed(error) => error.name(),
             Self::Call(error) => error.name(),
+            Self::Ecr(error) => error.name(),
         }
     }
+}
+
+/// A function that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A variable is missing.
+    #[error(transparent)]
+    Variable(#[from] StartError),
+    /// The configuration is not readable.
+    #[error("cannot read {path}: {problem}")]
+    Config {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
 }
 
 impl Settings {
     /// Reads the environment that the template gives the function.
     ///
     /// # Errors
-    /// When a variable is missing.
-    pub fn from_environment() -> Result<Self, StartError> {
+    /// When a variable is missing, or the configuration is wrong.
+    pub fn from_environment() -> Result<Self, SettingsError> {
         let names = ["PROJECT_AMD64", "PROJECT_ARM64", "PROJECT_MANIFEST"];
-        Ok(Self::new(names.into_iter().map(from_environment).collect::<Result<_, _>>()?))
+        let projects = names.into_iter().map(from_environment).collect::<Result<_, _>>()?;
+        Self::new(projects, from_environment("ARCHWELD_CONFIG")?.as_ref())
     }
 
-    /// Settings for these projects.
-    pub fn new(projects: Vec<String>) -> Self {
-        Self { projects }
+    /// Settings for these projects and the configuration at `path`.
+    ///
+    /// # Errors
+    /// When the configuration is wrong.
+    pub fn new(projects: Vec<String>, path: &Path) -> Result<Self, SettingsError> {
+        let wrong = |problem| SettingsError::Config { path: path.display().to_string(), problem };
+        let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let config = Config::parse(&text).map_err(|error| wrong(error.to_string()))?;
+        Ok(Self { projects, config })
     }
 }
 
-/// Stops what is left of an execution.
+impl Clients {
+    /// Clients of one configuration.
+    pub fn new(config: &SdkConfig) -> Self {
+        Self { codebuild: Client::new(config), ecr: archweld_ecr::patient_client(config) }
+    }
+}
+
+/// Puts right what an execution left.
 ///
 /// # Errors
 /// `Event.Malformed` for a payload of another shape; `Service.Unavailable`, which is retried.
 pub async fn handle(
     payload: Value,
     settings: &Settings,
-    codebuild: &Client,
-) -> Result<Stopped, Error> {
-    let execution = match payload.get("detail-type") {
-        None => parse::<Order>(payload)?.execution,
+    clients: &Clients,
+) -> Result<Reconciled, Error> {
+    let (execution, ended) = match payload.get("detail-type") {
+        None => (parse::<Order>(payload)?.execution, None),
         Some(_) => {
             let detail = parse::<StatusChange>(payload)?.detail;
             if detail.status == "RUNNING" {
-                return Ok(Stopped::default());
+                return Ok(Reconciled::default());
             }
-            detail.execution_arn
+            (detail.execution_arn.clone(), Some(detail))
         }
     };
-    let mut stopped = Stopped::default();
+    let mut reconciled = Reconciled::default();
     for project in &settings.projects {
-        stop_builds(&execution, project, codebuild, &mut stopped).await?;
+        stop_builds(&execution, project, &clients.codebuild, &mut reconciled).await?;
     }
-    tracing::info!(execution.arn = execution, builds = stopped.builds.len(), "builds stopped");
-    Ok(stopped)
+    if let Some(detail) = ended {
+        reconciled.tags = tags::repair(&detail, settings, clients).await?;
+    }
+    tracing::info!(
+        execution.arn = execution,
+        builds = reconciled.builds.len(),
+        tags = reconciled.tags.len(),
+        "execution reconciled"
+    );
+    Ok(reconciled)
 }
 
 async fn stop_builds(
     execution: &str,
     project: &str,
     codebuild: &Client,
-    stopped: &mut Stopped,
+    reconciled: &mut Reconciled,
 ) -> Result<(), CallError> {
     let mut next_token = None;
     let mut newest = None;
@@ -149,7 +213,7 @@ async fn stop_builds(
         for build in builds.iter().filter(|build| is_running(build) && is_of(build, execution)) {
             let Some(id) = build.id() else { continue };
             stop(id, codebuild).await?;
-            stopped.builds.push(id.to_owned());
+            reconciled.builds.push(id.to_owned());
         }
         next_token = page.next_token;
         let started = || builds.iter().filter_map(Build::start_time).map(DateTime::secs);

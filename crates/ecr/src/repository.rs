@@ -1,0 +1,358 @@
+//! The calls.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use archweld_model::{
+    Digest, DigestError, ErrorName, ImageTag, Named, RepositoryName, matches_wildcard, media_type,
+};
+use archweld_runtime::CallError;
+use aws_sdk_ecr::{
+    Client,
+    config::{Builder, retry::RetryConfig, timeout::TimeoutConfig},
+    operation::put_image::PutImageError,
+    types::{
+        Image as Answered, ImageFailure, ImageFailureCode, ImageIdentifier, ImageTagMutability,
+        ListImagesFilter, TagStatus,
+    },
+};
+use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
+use aws_types::SdkConfig;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde::Deserialize;
+
+use crate::{Image, Reference};
+
+/// How many images one `BatchGetImage` may ask for.
+const BATCH_MAX: usize = 100;
+/// How many tags one `ListImages` may answer.
+const PAGE_MAX: i32 = 1_000;
+/// How many images are put at once: an account may put ten a second.
+const PUTS_MAX: usize = 8;
+
+/// How often and how long a call is repeated: an account may put ten images a second, and many runs
+/// may end at once.
+const ATTEMPTS_MAX: u32 = 8;
+const BACKOFF_MAX: Duration = Duration::from_secs(4);
+const CALL_MAX: Duration = Duration::from_secs(30);
+
+/// A client for those who put images: it has the patience that ECR's rate limit asks for.
+pub fn patient_client(config: &SdkConfig) -> Client {
+    let retry =
+        RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX).with_max_backoff(BACKOFF_MAX);
+    let timeouts = config.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled);
+    let timeouts = timeouts.to_builder().operation_timeout(CALL_MAX).build();
+    // The backoff is what protects ECR: a budget of retries would give up too early.
+    let budget = RetryPartition::custom("ecr").token_bucket(TokenBucket::unlimited()).build();
+    let config =
+        Builder::from(config).retry_config(retry).retry_partition(budget).timeout_config(timeouts);
+    Client::from_conf(config.build())
+}
+
+/// One repository.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    ecr: Client,
+    name: RepositoryName,
+}
+
+/// What a repository does not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EcrError {
+    /// ECR does not say what is there.
+    #[error("image {image} of repository {repository}: {problem}")]
+    Unreadable {
+        /// The repository.
+        repository: RepositoryName,
+        /// The image.
+        image: String,
+        /// What ECR says.
+        problem: String,
+    },
+    /// A tag that may not move names another image.
+    #[error("tag {tag} of repository {repository} is immutable and names another image")]
+    TagImmutable {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: ImageTag,
+    },
+    /// ECR refuses an image for a reason that no retry mends.
+    #[error("tag {tag} of repository {repository}: {reason}")]
+    Refused {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: ImageTag,
+        /// What ECR says.
+        reason: CallError,
+    },
+    /// More and more runs moved the tags meanwhile.
+    #[error("tags {tags} of repository {repository} are moved by others all the time")]
+    Unsettled {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tags.
+        tags: String,
+    },
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+impl Named for EcrError {
+    fn name(&self) -> ErrorName {
+        match self {
+            Self::Unreadable { .. } => ErrorName::ServiceRejected,
+            Self::TagImmutable { .. } => ErrorName::PublishTagImmutable,
+            Self::Refused { .. } => ErrorName::PublishRejected,
+            Self::Unsettled { .. } => ErrorName::ServiceUnavailable,
+            Self::Call(error) => error.name(),
+        }
+    }
+}
+
+impl Repository {
+    /// A repository of the registry that the client reaches.
+    pub fn new(ecr: Client, name: RepositoryName) -> Self {
+        Self { ecr, name }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &RepositoryName {
+        &self.name
+    }
+
+    /// Images, each in the place of its reference; `None` where ECR is sure that there is none. One
+    /// call for a hundred of them.
+    ///
+    /// # Errors
+    /// When an image cannot be read for another reason: a tag that cannot be read may well be set.
+    pub async fn images(&self, references: &[Reference]) -> Result<Vec<Option<Image>>, EcrError> {
+        let mut images = Vec::with_capacity(references.len());
+        for batch in references.chunks(BATCH_MAX) {
+            let answer = self
+                .ecr
+                .batch_get_image()
+                .repository_name(self.name.as_str())
+                .set_image_ids(Some(batch.iter().map(identifier).collect()))
+                .set_accepted_media_types(Some(media_type::ALL.map(str::to_owned).to_vec()))
+                .send()
+                .await
+                .map_err(|error| CallError::new("ecr:BatchGetImage", &error))?;
+            for reference in batch {
+                images.push(self.answered(reference, answer.images(), answer.failures())?);
+            }
+        }
+        Ok(images)
+    }
+
+    /// One image.
+    ///
+    /// # Errors
+    /// As [`Repository::images`].
+    pub async fn image(&self, reference: impl Into<Reference>) -> Result<Option<Image>, EcrError> {
+        Ok(self.images(&[reference.into()]).await?.pop().flatten())
+    }
+
+    fn answered(
+        &self,
+        reference: &Reference,
+        images: &[Answered],
+        failures: &[ImageFailure],
+    ) -> Result<Option<Image>, EcrError> {
+        let is_meant = |id: Option<&ImageIdentifier>| {
+            id.is_some_and(|id| match reference {
+                Reference::Digest(digest) => id.image_digest() == Some(&digest.to_string()),
+                Reference::Tag(tag) => id.image_tag() == Some(tag.as_str()),
+            })
+        };
+        if let Some(image) = images.iter().find(|image| is_meant(image.image_id())) {
+            let image = read(image).map_err(|problem| self.unreadable(reference, problem))?;
+            return match reference {
+                Reference::Digest(digest) if *digest != image.digest() => {
+                    let problem = format!("ECR answered the image {}", image.digest());
+                    Err(self.unreadable(reference, problem))
+                }
+                _ => Ok(Some(image)),
+            };
+        }
+        match failures.iter().find(|failure| is_meant(failure.image_id())) {
+            Some(failure) if failure.failure_code() == Some(&ImageFailureCode::ImageNotFound) => {
+                Ok(None)
+            }
+            Some(failure) => {
+                let code = failure.failure_code().map_or("unknown failure", |code| code.as_str());
+                let reason = failure.failure_reason().unwrap_or_default();
+                Err(self.unreadable(reference, format!("{code}: {reason}")))
+            }
+            None => {
+                let problem = "ECR answered neither an image nor a failure".to_owned();
+                Err(self.unreadable(reference, problem))
+            }
+        }
+    }
+
+    fn unreadable(&self, reference: &Reference, problem: String) -> EcrError {
+        let (repository, image) = (self.name.clone(), reference.to_string());
+        EcrError::Unreadable { repository, image, problem }
+    }
+
+    /// Points a tag at an image, which is stored where it is not yet. Done already counts as done.
+    ///
+    /// # Errors
+    /// When the tag may not move, or ECR refuses.
+    pub async fn put(&self, image: &Image, tag: &ImageTag) -> Result<(), EcrError> {
+        let sent = self
+            .ecr
+            .put_image()
+            .repository_name(self.name.as_str())
+            .image_manifest(image.text())
+            .image_manifest_media_type(image.media_type())
+            .image_digest(image.digest().to_string())
+            .image_tag(tag.as_str())
+            .send()
+            .await;
+        let Err(error) = sent else { return Ok(()) };
+        let (repository, tag) = (self.name.clone(), tag.clone());
+        match error.as_service_error() {
+            Some(PutImageError::ImageAlreadyExistsException(_)) => Ok(()),
+            // ECR says so even of an equal digest.
+            Some(PutImageError::ImageTagAlreadyExistsException(_)) => {
+                let named = self.image(tag.clone()).await?;
+                if named.is_some_and(|named| named.digest() == image.digest()) {
+                    return Ok(());
+                }
+                Err(EcrError::TagImmutable { repository, tag })
+            }
+            _ => {
+                let reason = CallError::new("ecr:PutImage", &error);
+                if reason.is_unavailable() {
+                    return Err(reason.into());
+                }
+                Err(EcrError::Refused { repository, tag, reason })
+            }
+        }
+    }
+
+    /// Points tags at images, side by side.
+    ///
+    /// # Errors
+    /// At the first that fails; others may have been set.
+    pub async fn put_all(&self, puts: Vec<(&Image, &ImageTag)>) -> Result<(), EcrError> {
+        stream::iter(puts)
+            .map(Ok)
+            .try_for_each_concurrent(PUTS_MAX, |(image, tag)| self.put(image, tag))
+            .await
+    }
+
+    /// Where a blob can be downloaded from, for an hour.
+    ///
+    /// # Errors
+    /// When the repository has no such blob, or the call fails.
+    pub async fn download_url(&self, blob: Digest) -> Result<String, EcrError> {
+        let answer = self
+            .ecr
+            .get_download_url_for_layer()
+            .repository_name(self.name.as_str())
+            .layer_digest(blob.to_string())
+            .send()
+            .await
+            .map_err(|error| CallError::new("ecr:GetDownloadUrlForLayer", &error))?;
+        answer.download_url.ok_or_else(|| EcrError::Unreadable {
+            repository: self.name.clone(),
+            image: blob.to_string(),
+            problem: "ECR answered no address of the blob".to_owned(),
+        })
+    }
+
+    /// Whether an existing tag of that name may not move.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn is_immutable(&self, tag: &ImageTag) -> Result<bool, EcrError> {
+        let answer = self
+            .ecr
+            .describe_repositories()
+            .repository_names(self.name.as_str())
+            .send()
+            .await
+            .map_err(|error| CallError::new("ecr:DescribeRepositories", &error))?;
+        let repository = answer.repositories().first();
+        let mutability = repository.and_then(|repository| repository.image_tag_mutability());
+        let filters =
+            repository.map(|repository| repository.image_tag_mutability_exclusion_filters());
+        let excluded = filters
+            .unwrap_or_default()
+            .iter()
+            .any(|filter| matches_wildcard(filter.filter(), tag.as_str()));
+        Ok(match mutability {
+            Some(ImageTagMutability::Immutable) => true,
+            Some(ImageTagMutability::ImmutableWithExclusion) => !excluded,
+            Some(ImageTagMutability::MutableWithExclusion) => excluded,
+            _ => false,
+        })
+    }
+
+    /// Every tag, and what it points at. One call for a thousand of them.
+    ///
+    /// # Errors
+    /// When a call fails.
+    pub async fn tags(&self) -> Result<BTreeMap<ImageTag, Digest>, EcrError> {
+        let mut tags = BTreeMap::new();
+        let filter = ListImagesFilter::builder().tag_status(TagStatus::Tagged).build();
+        let mut pages = self
+            .ecr
+            .list_images()
+            .repository_name(self.name.as_str())
+            .filter(filter)
+            .max_results(PAGE_MAX)
+            .into_paginator()
+            .send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| CallError::new("ecr:ListImages", &error))?;
+            for id in page.image_ids.unwrap_or_default() {
+                let (Some(tag), Some(digest)) = (id.image_tag, id.image_digest) else { continue };
+                // Who pushes past archweld may use tags that no image of its can have.
+                if let (Ok(tag), Ok(digest)) = (tag.parse(), digest.parse()) {
+                    tags.insert(tag, digest);
+                }
+            }
+        }
+        Ok(tags)
+    }
+}
+
+fn identifier(reference: &Reference) -> ImageIdentifier {
+    let id = ImageIdentifier::builder();
+    match reference {
+        Reference::Digest(digest) => id.image_digest(digest.to_string()).build(),
+        Reference::Tag(tag) => id.image_tag(tag.as_str()).build(),
+    }
+}
+
+/// The media type that a manifest states; ECR tells it where it was pushed with one.
+fn stated_media_type(text: &str) -> Result<String, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Stated {
+        media_type: Option<String>,
+    }
+    let stated: Stated = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    stated.media_type.ok_or_else(|| "the manifest has no media type".to_owned())
+}
+
+fn read(image: &Answered) -> Result<Image, String> {
+    let text = image.image_manifest().ok_or("ECR answered no manifest")?.to_owned();
+    let media_type = match image.image_manifest_media_type() {
+        Some(media_type) => media_type.to_owned(),
+        None => stated_media_type(&text)?,
+    };
+    let image_digest = image.image_id().and_then(ImageIdentifier::image_digest).unwrap_or_default();
+    let digest: Digest = image_digest.parse().map_err(|error: DigestError| error.to_string())?;
+    let image = Image::new(text, media_type);
+    if image.digest() == digest {
+        Ok(image)
+    } else {
+        Err(format!("the manifest has the digest {}, not {digest}", image.digest()))
+    }
+}
