@@ -9,6 +9,7 @@
 mod docker;
 mod image;
 mod proxy;
+mod report;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,8 +26,8 @@ use archweld_lambda::{
 };
 use archweld_local_api::{ApiError, Host};
 use archweld_model::{
-    Digest, ExecutableCheck, ImageTag, Platform, PlatformError, Published, PublishedPlatform,
-    RepositoryName, TagError,
+    Digest, ExecutableCheck, ImageTag, NameError, Platform, PlatformError, Published,
+    PublishedPlatform, RepositoryName, TagError,
 };
 use archweld_registry::RegistryError;
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -37,9 +38,9 @@ use tempfile::TempDir;
 use self::{
     docker::Docker,
     image::{Layer, Pushed},
-    proxy::{Noted, Proxy, depth},
+    proxy::Proxy,
+    report::{Sample, Table},
 };
-use crate::figures::{median, ratio, thousandth};
 
 /// What the images are built for: the first two of them, and all.
 const PLATFORMS: [&str; 5] =
@@ -48,18 +49,6 @@ const COUNTS: [usize; 2] = [2, PLATFORMS.len()];
 
 /// The image's moving tag.
 const MOVING_TAG: &str = "latest";
-
-/// The lines of the table.
-const NAMES: [&str; 5] = [
-    "publish",
-    "  without the look into layers",
-    "  until the fixed tag is set",
-    "docker manifest",
-    "  without its pings",
-];
-
-/// How a client asks whether, and with which credentials, a registry may be used.
-const PING: &str = "GET /v2/";
 
 /// How long an account's quota of `PutImage` takes to be whole again, in milliseconds.
 const QUOTA_MS: u64 = 1_000;
@@ -105,6 +94,8 @@ pub(crate) enum Error {
     #[error("{tag} of {repository} is not the index that was to be published: {problem}")]
     Published { repository: RepositoryName, tag: ImageTag, problem: String },
     #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
     Platform(#[from] PlatformError),
     #[error(transparent)]
     Tag(#[from] TagError),
@@ -140,32 +131,13 @@ struct Run {
     platforms: usize,
 }
 
-/// What one publication took.
-struct Sample {
-    requests: Vec<Noted>,
-    began: Instant,
-    wall: Duration,
-}
-
-/// A line of the table, of which each publication gives a sample.
-#[derive(Default)]
-struct Line {
-    requests: Vec<usize>,
-    depth: Vec<usize>,
-    wall_micros: Vec<u64>,
-}
-
 /// The table as text.
 pub(crate) async fn bench(arguments: &Arguments) -> Result<String, Error> {
     let bench = Bench::open(arguments).await?;
-    let mut report = format!(
-        "{:>9} {:>11}  {:<34} {:>8} {:>6} {:>10} {:>6}\n",
-        "platforms", "delay (ms)", "", "requests", "depth", "wall (ms)", "ratio"
-    );
-    let mut sequence = 0;
+    let (mut report, mut sequence) = (report::head(), 0);
     for platforms in COUNTS {
         for &delay_ms in &arguments.delay_ms {
-            let mut lines: [Line; NAMES.len()] = Default::default();
+            let mut table = Table::default();
             let mut trace = String::new();
             // The first round finds no tags to move, and does not count.
             for round in 0..=arguments.rounds {
@@ -174,24 +146,18 @@ pub(crate) async fn bench(arguments: &Arguments) -> Result<String, Error> {
                 let (ours, fixed_tag) = bench.publish(&run, delay_ms).await?;
                 let docker = bench.docker(&run, &fixed_tag, delay_ms).await?;
                 if round > 0 {
-                    bench.note(&mut lines, &ours, &docker, &fixed_tag);
+                    table.note_publish(&ours, &fixed_tag, &bench.layers);
+                    table.note_docker(&docker);
                 }
                 if arguments.trace && round == arguments.rounds {
-                    trace = [("publish", &ours), ("docker manifest", &docker)]
-                        .map(|(who, sample)| sample.trace(who))
-                        .concat();
+                    trace = ours.trace("publish") + &docker.trace("docker manifest");
                 }
             }
-            report += &table(platforms, delay_ms, &lines);
+            report += &table.lines(platforms, delay_ms);
             report += &trace;
         }
     }
-    report += &format!(
-        "medians of {} rounds; ratio: wall time to that of docker manifest; pings: {PING}\n\
-         the look into the layers, for the program that an image starts, comes before any tag\n\
-         with no delay, requests sent at once may be answered one after another\n",
-        arguments.rounds
-    );
+    report += &report::foot(arguments.rounds);
     bench.cloud.shutdown().await;
     Ok(report)
 }
@@ -223,7 +189,7 @@ impl<'a> Bench<'a> {
         })
         .await?;
         for count in COUNTS {
-            for repository in [repository(name(count))?, repository(docker_name(count))?] {
+            for repository in [name(count).parse()?, docker_name(count).parse()?] {
                 cloud.ensure_repository(&repository).await?;
             }
         }
@@ -242,7 +208,7 @@ impl<'a> Bench<'a> {
 
     /// Publishes a run with the function; says its fixed tag, too.
     async fn publish(&self, run: &Run, delay_ms: u64) -> Result<(Sample, ImageTag), Error> {
-        let repository = repository(name(run.platforms))?;
+        let repository: RepositoryName = name(run.platforms).parse()?;
         let pushed = self.push(&repository, run).await?;
         let plan = self.plan(run).await?;
         let fixed_tag: ImageTag = run.commit[..7].parse()?;
@@ -279,7 +245,7 @@ impl<'a> Bench<'a> {
         fixed_tag: &ImageTag,
         delay_ms: u64,
     ) -> Result<Sample, Error> {
-        let repository = repository(docker_name(run.platforms))?;
+        let repository: RepositoryName = docker_name(run.platforms).parse()?;
         let pushed = self.push(&repository, run).await?;
         let images: Vec<_> = pushed.iter().map(|(platform, image)| (*platform, image)).collect();
         let address = &format!("{}/{repository}", self.proxy.address());
@@ -390,32 +356,6 @@ impl<'a> Bench<'a> {
         }
         Ok(())
     }
-
-    fn note(
-        &self,
-        lines: &mut [Line; NAMES.len()],
-        ours: &Sample,
-        docker: &Sample,
-        fixed_tag: &ImageTag,
-    ) {
-        let [all, without_layers, to_fixed_tag, of_docker, without_pings] = lines;
-        all.note(&ours.requests, Some(ours.wall));
-        let layers: Vec<String> =
-            self.layers.iter().map(|layer| layer.digest.to_string()).collect();
-        let mut requests = ours.requests.clone();
-        requests.retain(|request| request.blob.as_ref().is_none_or(|blob| !layers.contains(blob)));
-        without_layers.note(&requests, None);
-        let set = requests
-            .iter()
-            .find(|request| request.tag.as_deref() == Some(fixed_tag.as_str()))
-            .map_or(ours.began, |request| request.ended);
-        requests.retain(|request| request.began < set);
-        to_fixed_tag.note(&requests, Some(set.duration_since(ours.began)));
-        of_docker.note(&docker.requests, Some(docker.wall));
-        let mut requests = docker.requests.clone();
-        requests.retain(|request| request.what != PING);
-        without_pings.note(&requests, None);
-    }
 }
 
 impl Run {
@@ -423,34 +363,6 @@ impl Run {
         let commit = Digest::of(&sequence.to_be_bytes()).to_string();
         let commit = commit.trim_start_matches("sha256:")[..40].to_owned();
         Self { name: format!("run-{sequence}"), commit, sequence, platforms }
-    }
-}
-
-impl Sample {
-    fn trace(&self, who: &str) -> String {
-        let mut lines = format!("{who}:\n");
-        let millis = |at: Instant| at.duration_since(self.began).as_secs_f64() * 1_000.0;
-        for request in &self.requests {
-            let (began, ended) = (millis(request.began), millis(request.ended));
-            let about = request.tag.as_ref().or(request.blob.as_ref());
-            let about = about.filter(|about| !request.what.ends_with(about.as_str()));
-            lines += &format!(
-                "  {began:>8.1} to {ended:>8.1} ms  {}  {} {}\n",
-                request.status,
-                request.what,
-                about.map_or("", String::as_str),
-            );
-        }
-        lines
-    }
-}
-
-impl Line {
-    fn note(&mut self, requests: &[Noted], wall: Option<Duration>) {
-        self.requests.push(requests.len());
-        self.depth.push(depth(requests));
-        self.wall_micros
-            .extend(wall.map(|wall| u64::try_from(wall.as_micros()).unwrap_or(u64::MAX)));
     }
 }
 
@@ -465,35 +377,12 @@ fn check_answer(answer: &Value) -> Result<(), Error> {
     }
 }
 
-fn table(platforms: usize, delay_ms: u64, lines: &[Line; NAMES.len()]) -> String {
-    let [.., docker, _] = lines;
-    let of = median(&docker.wall_micros).max(1);
-    let rows = NAMES.iter().zip(lines).map(|(name, line)| {
-        let (wall, share) = match median(&line.wall_micros) {
-            0 => Default::default(),
-            micros => (
-                format!("{:.1}", thousandth(micros)),
-                format!("{:.3}", ratio(micros, of)),
-            ),
-        };
-        let (requests, depth) = (median(&line.requests), median(&line.depth));
-        format!(
-            "{platforms:>9} {delay_ms:>11}  {name:<34} {requests:>8} {depth:>6} {wall:>10} {share:>6}\n"
-        )
-    });
-    rows.collect()
-}
-
 fn name(platforms: usize) -> String {
     format!("publish-{platforms}")
 }
 
 fn docker_name(platforms: usize) -> String {
     format!("docker-{platforms}")
-}
-
-fn repository(name: String) -> Result<RepositoryName, Error> {
-    name.parse().map_err(|error| Error::Io(io::Error::other(format!("{error}"))))
 }
 
 /// Invokes a function and reads its answer.
