@@ -8,7 +8,7 @@ use std::{
 
 use archweld_model::Digest;
 use flate2::write::MultiGzDecoder;
-use zstd::stream::write::Decoder as ZstdDecoder;
+use zstd::zstd_safe::{self, DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::{
     Bound, ReadError,
@@ -23,6 +23,8 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 /// The largest zstd window that is held, as a power of two: 32 MiB, which is the largest that
 /// BuildKit's encoder uses.
 const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+/// What is taken of zstd's output at once.
+const ZSTD_OUTPUT_BYTES: usize = 16 << 10;
 /// What a decoder takes beside a large window, roughly.
 const DECODER_BYTES: usize = 128 << 10;
 
@@ -78,7 +80,15 @@ enum State {
 enum Decoder {
     Plain(Archive),
     Gzip(MultiGzDecoder<Archive>),
-    Zstd(ZstdDecoder<'static, Archive>),
+    Zstd(Zstd),
+}
+
+/// Frames, one after another. `zstd`'s own writer does not tell the memory that it takes.
+struct Zstd {
+    context: DCtx<'static>,
+    archive: Archive,
+    /// A frame ended with the last byte.
+    is_whole: bool,
 }
 
 impl Reading {
@@ -130,10 +140,10 @@ impl Reading {
             State::Open(decoder) => match **decoder {
                 Decoder::Plain(_) => 0,
                 Decoder::Gzip(_) => DECODER_BYTES,
-                // A window is taken as far as it was filled.
-                Decoder::Zstd(_) => {
-                    let window = self.unpacked_bytes.min(1 << ZSTD_WINDOW_LOG_MAX);
-                    DECODER_BYTES.saturating_add(usize::try_from(window).unwrap_or(usize::MAX))
+                // A large window is allocated at once, but takes memory only as it is filled.
+                Decoder::Zstd(ref zstd) => {
+                    let filled = usize::try_from(self.unpacked_bytes).unwrap_or(usize::MAX);
+                    zstd.context.sizeof().min(filled.saturating_add(DECODER_BYTES))
                 }
             },
             State::Unread(_) | State::Closed(..) => 0,
@@ -207,9 +217,7 @@ impl Decoder {
             [0x1f, 0x8b, ..] => Self::Gzip(MultiGzDecoder::new(archive)),
             // https://www.rfc-editor.org/rfc/rfc8878#section-3.1: a frame, or one to pass over.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
-                let mut decoder = ZstdDecoder::new(archive)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                Self::Zstd(decoder)
+                Self::Zstd(Zstd::new(archive)?)
             }
             _ => Self::Plain(archive),
         })
@@ -223,9 +231,13 @@ impl Decoder {
                 decoder.write_all(bytes)?;
                 if is_last { decoder.try_finish() } else { decoder.flush() }
             }
-            Self::Zstd(decoder) => {
-                decoder.write_all(bytes)?;
-                if is_last { decoder.do_finish() } else { decoder.flush() }
+            Self::Zstd(zstd) => {
+                zstd.write(bytes)?;
+                if is_last && !zstd.is_whole {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -234,7 +246,7 @@ impl Decoder {
         match self {
             Self::Plain(archive) => archive,
             Self::Gzip(decoder) => decoder.get_ref(),
-            Self::Zstd(decoder) => decoder.get_ref(),
+            Self::Zstd(zstd) => &zstd.archive,
         }
     }
 
@@ -242,9 +254,38 @@ impl Decoder {
         match self {
             Self::Plain(archive) => archive,
             Self::Gzip(decoder) => decoder.get_mut(),
-            Self::Zstd(decoder) => decoder.get_mut(),
+            Self::Zstd(zstd) => &mut zstd.archive,
         }
     }
+}
+
+impl Zstd {
+    fn new(archive: Archive) -> io::Result<Self> {
+        let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+        context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(zstd_error)?;
+        Ok(Self { context, archive, is_whole: false })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut unpacked = [0; ZSTD_OUTPUT_BYTES];
+        let mut input = InBuffer::around(bytes);
+        loop {
+            let mut output = OutBuffer::around(&mut unpacked[..]);
+            let expected =
+                self.context.decompress_stream(&mut output, &mut input).map_err(zstd_error)?;
+            self.is_whole = expected == 0;
+            self.archive.write_all(output.as_slice())?;
+            // A full output may have left some behind.
+            let is_drained = self.is_whole || output.pos() < ZSTD_OUTPUT_BYTES;
+            if is_drained && input.pos == bytes.len() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn zstd_error(code: usize) -> io::Error {
+    io::Error::other(zstd_safe::get_error_name(code))
 }
 
 /// Why no layer of `media_type` can be read, if so

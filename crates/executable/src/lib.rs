@@ -8,7 +8,7 @@
 //! # What is looked for
 //! The program that the entrypoint names or, where there is none, the command; looked up in the
 //! image's `PATH` and working directory, through links, and through scripts to their interpreter.
-//! Where neither is set it is the shell. If that program is not found within the [`Bounds`], or is
+//! Where neither is set it is the shell, and any shell will do for it. If that program is not found within the [`Bounds`], or is
 //! no ELF file, the shell stands for it, and if there is none, the programs in the directories of
 //! the image's and Docker's usual `PATH`.
 //!
@@ -81,7 +81,7 @@ impl Default for Bounds {
         Self {
             read_bytes_max: 16 << 20,
             unpacked_bytes_max: 128 << 20,
-            memory_bytes_max: 16 << 20,
+            memory_bytes_max: 24 << 20,
             time_max: Duration::from_secs(10),
         }
     }

@@ -14,8 +14,19 @@ const LINKS_MAX: usize = 40;
 const STEPS_MAX: usize = 512;
 /// Interpreters that run one another's scripts; the kernel allows for four.
 const SCRIPTS_MAX: usize = 4;
-/// The usual names of the shell, which nearly every image that has a userland has.
-const SHELLS: [&str; 5] = ["/bin/sh", "/usr/bin/sh", "/bin/bash", "/bin/busybox", "/busybox/sh"];
+/// The shell, and where there are others: any stands for any, for they come with the same base
+/// image, and in a layer that is sorted `bash` comes megabytes before `sh`.
+const SHELL: &str = "/bin/sh";
+const SHELLS: [&str; 7] = [
+    SHELL,
+    "/bin/bash",
+    "/bin/dash",
+    "/bin/busybox",
+    "/usr/bin/sh",
+    "/usr/bin/bash",
+    "/busybox/sh",
+];
+const SHELL_NAMES: [&str; 5] = ["sh", "bash", "dash", "ash", "busybox"];
 
 /// Layers, the uppermost first.
 pub(crate) struct Tree<'layers>(pub(crate) Vec<&'layers Contents>);
@@ -49,20 +60,12 @@ struct Place<'layers> {
 impl<'layers> Tree<'layers> {
     /// The program that the image starts.
     pub(crate) fn started(&self, start: &Start) -> Followed {
-        start.command().map_or_else(|| self.shell(start), |command| self.follow(command, start))
+        self.follow(start.command().unwrap_or(SHELL), start)
     }
 
     /// The shell.
     pub(crate) fn shell(&self, start: &Start) -> Followed {
-        let mut missing = Vec::new();
-        for shell in SHELLS {
-            match self.follow(shell, start) {
-                found @ Followed::Executable(_) => return found,
-                Followed::Strange { .. } => {}
-                Followed::Missing(paths) => missing.extend(paths),
-            }
-        }
-        Followed::Missing(missing)
+        self.follow(SHELL, start)
     }
 
     /// The programs in directories for programs, with one for each machine; emulators aside, which
@@ -93,7 +96,10 @@ impl<'layers> Tree<'layers> {
         let mut command = command.to_owned();
         for _ in 0..=SCRIPTS_MAX {
             let mut missing = Vec::new();
-            let places = start.places(&command);
+            let mut places = start.places(&command);
+            if command.rsplit('/').next().is_some_and(|name| SHELL_NAMES.contains(&name)) {
+                places.extend(SHELLS.map(str::to_owned));
+            }
             let found = places
                 .iter()
                 .find_map(|path| self.resolve(path).map_err(|path| missing.extend(path)).ok());

@@ -1,4 +1,5 @@
 //! What is found in images whose layers are made here, and how much of them is read.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
 use std::{collections::HashMap, io::Write as _, ops::Range, sync::Mutex, time::Duration};
 
@@ -214,6 +215,62 @@ async fn finds_a_static_binary_in_each_compression() {
         assert_eq!(image.runs("linux/arm64", APP).await, ("/app".to_owned(), 0));
         assert_eq!(image.foreign("linux/amd64", APP).await, ("/app".to_owned(), 0));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_layers_of_several_gzip_members_and_zstd_frames() {
+    // As eStargz and zstd:chunked have; the pieces end within entries.
+    let mut plain = Tar::new().data("a", &noise(40_000)).file("app", elf(ARM64)).plain();
+    plain.resize(plain.len().next_multiple_of(16 << 10), 0);
+    let skipped = [0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
+    for piece_bytes in [999, 16 << 10] {
+        let pieces = || plain.chunks(piece_bytes);
+        let members = pieces().flat_map(gzip).collect();
+        let frames = pieces().flat_map(|piece| zstd::encode_all(piece, 3).unwrap());
+        let frames = skipped.into_iter().chain(frames).chain(skipped).collect();
+        for layer in [members, frames] {
+            let image = Image::of([layer]);
+            assert_eq!(image.runs("linux/arm64", APP).await, ("/app".to_owned(), 0));
+            assert_eq!(image.foreign("linux/amd64", APP).await, ("/app".to_owned(), 0));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_without_the_blocks_that_end_it_is_whole() {
+    let plain = Tar::new().data("a", &noise(15_872)).plain();
+    for layer in [
+        plain[..16 << 10].to_vec(),
+        gzip(&plain[..16 << 10]),
+        zstd::encode_all(&plain[..16 << 10], 1).unwrap(),
+    ] {
+        let image = Image::of([layer]);
+        assert_eq!(image.unknown("linux/amd64", APP).await, Reason::NoProgram);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_shell_stands_for_the_shell() {
+    let base = Tar::new()
+        .symlink("bin", "usr/bin")
+        .file("usr/bin/bash", elf(AMD64))
+        .data("usr/bin/perl", &vec![b'x'; 4 << 20])
+        .symlink("usr/bin/sh", "bash");
+    let image = Image::of([base.plain()]);
+    assert_eq!(image.runs("linux/amd64", SHELL_FORM).await, ("/usr/bin/bash".to_owned(), 0));
+    assert_eq!(image.read_bytes(0), 64 << 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_examination_may_move_between_threads() {
+    fn is_send<T: Send>(future: T) -> T {
+        future
+    }
+    let image = Image::default();
+    let start = Start::default();
+    let platform = "linux/amd64".parse().unwrap();
+    let examination = is_send(examine(platform, &start, Vec::new(), &image, Bounds::default()));
+    assert_eq!(examination.await, Finding::Unknown(Reason::NoProgram));
 }
 
 #[tokio::test(start_paused = true)]
@@ -500,6 +557,7 @@ async fn says_which_layer_it_could_not_read() {
         (GZIP, b"BZh91AY&SY".repeat(100), "is damaged: it has a header whose checksum is wrong"),
         (GZIP, gzip(&tar().plain()[..700]), "is damaged: it ends within an entry"),
         (GZIP, [&[0x1f, 0x8b], &[7; 64][..]].concat(), "is damaged: it cannot be decompressed"),
+        (GZIP, zstd::encode_all(&tar().plain()[..600], 1).unwrap()[..40].to_vec(), "is damaged"),
         (GZIP, [&[0x28, 0xb5, 0x2f, 0xfd], &[255; 64][..]].concat(), "is damaged: it cannot be"),
     ] {
         let image = Image::default().layer(GZIP, Tar::new().gzip()).layer(media_type, layer);
