@@ -390,7 +390,7 @@ impl Service {
     }
 
     /// <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>
-    fn trace_id(&self) -> Arc<str> {
+    pub(crate) fn trace_id(&self) -> Arc<str> {
         let host = &self.host;
         let root = host.uuid().simple().to_string();
         format!(

@@ -19,6 +19,7 @@ mod instance;
 mod lambda;
 mod log;
 mod runtime_api;
+mod url;
 
 pub use asynchronous::{FailureCondition, FailureNotice, FailureSink};
 pub use function::{
