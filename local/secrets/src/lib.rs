@@ -53,8 +53,8 @@ pub struct SecretSettings {
     pub arn: String,
     /// For people.
     pub description: Option<String>,
-    /// What it holds at first.
-    pub content: SecretContent,
+    /// What it holds at first; nothing where somebody is to put a value in it.
+    pub content: Option<SecretContent>,
 }
 
 /// Why the secrets cannot be opened.

@@ -58,8 +58,8 @@ impl Store {
         host: &Host,
     ) -> Result<(), ApiError> {
         let text = match &settings.content {
-            SecretContent::Text(text) => Some(text.clone()),
-            SecretContent::Generated(_) => None,
+            Some(SecretContent::Text(text)) => Some(text.clone()),
+            Some(SecretContent::Generated(_)) | None => None,
         };
         if let Some(secret) = self.secrets.get_mut(&settings.name) {
             secret.arn = settings.arn;
@@ -72,8 +72,9 @@ impl Store {
             return Ok(());
         }
         let value = match &settings.content {
-            SecretContent::Text(text) => text.clone(),
-            SecretContent::Generated(rules) => rules.generate(host)?,
+            Some(SecretContent::Text(text)) => Some(text.clone()),
+            Some(SecretContent::Generated(rules)) => Some(rules.generate(host)?),
+            None => None,
         };
         let now = host.now();
         let mut secret = Secret {
@@ -84,7 +85,9 @@ impl Store {
             of_template: text,
             versions: Default::default(),
         };
-        secret.put(host.uuid().to_string(), SecretValue::String(value), &[CURRENT], host);
+        if let Some(value) = value {
+            secret.put(host.uuid().to_string(), SecretValue::String(value), &[CURRENT], host);
+        }
         self.secrets.insert(settings.name, secret);
         Ok(())
     }

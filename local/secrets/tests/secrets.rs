@@ -16,6 +16,7 @@ fn host() -> Host {
 
 fn settings(content: SecretContent) -> SecretSettings {
     let description = Some("Signs webhooks.".to_owned());
+    let content = Some(content);
     SecretSettings { name: "webhook".to_owned(), arn: ARN.to_owned(), description, content }
 }
 
@@ -50,6 +51,17 @@ async fn a_secret_is_found_by_name_and_by_arn() {
     assert!(error.message.starts_with("SecretId: "), "{error}");
     let error = secrets.call("DeleteSecret", json!({})).await.unwrap_err();
     assert_eq!(error.code, "UnknownOperationException");
+}
+
+#[tokio::test]
+async fn a_secret_without_a_value_gets_one_by_hand() {
+    let secrets = Secrets::open(host(), None).unwrap();
+    secrets.create_secret(SecretSettings { content: None, ..text("") }).unwrap();
+    let id = json!({"SecretId": ARN});
+    assert_eq!(value(&secrets, id.clone()).await.unwrap_err(), "ResourceNotFoundException");
+    let put = json!({"SecretId": ARN, "SecretString": "by hand"});
+    secrets.call("PutSecretValue", put).await.unwrap();
+    assert_eq!(value(&secrets, id).await.unwrap(), "by hand");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! The template that AWS deploys is the only wiring there is. [`Stack::read`] evaluates its
 //! parameters, conditions, mappings and intrinsic functions as CloudFormation would and gives the
-//! functions, state machines, event rules, schedules, builds and repositories in types. Only what
+//! functions, state machines, event rules, schedules, secrets, builds and repositories in types. Only what
 //! the local host uses is evaluated; there, anything that cannot be resolved is an error that
 //! names line, column, resource and property. Resources that it has no use for are listed in
 //! [`Stack::not_run`], never dropped in silence.
@@ -26,5 +26,5 @@ pub use definition::{Definition, DefinitionError};
 pub use error::{Position, TemplateError};
 pub use stack::{
     Build, BuildSource, BuildVariable, Deployment, EventRule, Function, FunctionUrl, Layer, NotRun,
-    Parameter, Repository, Schedule, Stack, StateMachine, TagMutability,
+    Parameter, Repository, Schedule, Secret, Stack, StateMachine, TagMutability,
 };

@@ -1,5 +1,7 @@
 //! What `Ref` and `GetAtt` of a resource give: the names and ARNs of the local cloud.
 
+use archweld_scheduler::GROUP_DEFAULT;
+
 use crate::evaluate::{Evaluator, Resource};
 use crate::{Position, TemplateError};
 
@@ -8,6 +10,7 @@ pub(crate) const LAYER: &str = "AWS::Serverless::LayerVersion";
 pub(crate) const STATE_MACHINE: &str = "AWS::Serverless::StateMachine";
 pub(crate) const RULE: &str = "AWS::Events::Rule";
 pub(crate) const SCHEDULE: &str = "AWS::Scheduler::Schedule";
+pub(crate) const SECRET: &str = "AWS::SecretsManager::Secret";
 pub(crate) const PROJECT: &str = "AWS::CodeBuild::Project";
 pub(crate) const REPOSITORY: &str = "AWS::ECR::Repository";
 
@@ -22,6 +25,9 @@ struct Naming {
     ref_is_arn: bool,
 }
 
+/// What follows a secret's name in its ARN: on AWS a dash and six characters at random.
+const SECRET_SUFFIX: &str = "-000000";
+
 /// <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-template-resource-type-ref.html>,
 /// "Return values" of each type. Beside what the local cloud runs, these are the resources that
 /// what it runs refers to.
@@ -31,12 +37,14 @@ fn naming(kind: &str) -> Option<Naming> {
         LAYER => ("LayerName", ("lambda", "layer:"), true),
         STATE_MACHINE => ("Name", ("states", "stateMachine:"), true),
         RULE => ("Name", ("events", "rule/"), false),
-        SCHEDULE => ("Name", ("scheduler", "schedule/default/"), false),
+        SCHEDULE => ("Name", ("scheduler", "schedule/"), false),
+        SECRET => ("Name", ("secretsmanager", "secret:"), true),
         PROJECT => ("Name", ("codebuild", "project/"), false),
         REPOSITORY => ("RepositoryName", ("ecr", "repository/"), false),
         "AWS::Events::EventBus" => ("Name", ("events", "event-bus/"), false),
         "AWS::IAM::Role" => ("RoleName", ("iam", "role/"), false),
         "AWS::Logs::LogGroup" => ("LogGroupName", ("logs", "log-group:"), false),
+        "AWS::Scheduler::ScheduleGroup" => ("Name", ("scheduler", "schedule-group/"), false),
         "AWS::SNS::Topic" => ("TopicName", ("sns", ""), true),
         "AWS::SQS::Queue" => ("QueueName", ("sqs", ""), false),
         _ => return None,
@@ -70,8 +78,23 @@ impl Evaluator<'_> {
             "lambda" if resource.kind == LAYER => {
                 format!("{}:1", self.deployment.arn(service, &format!("{prefix}{name}")))
             }
+            "scheduler" if resource.kind == SCHEDULE => {
+                let group = self.group(resource)?;
+                self.deployment.arn(service, &format!("{prefix}{group}/{name}"))
+            }
+            "secretsmanager" => {
+                self.deployment.arn(service, &format!("{prefix}{name}{SECRET_SUFFIX}"))
+            }
             service => self.deployment.arn(service, &format!("{prefix}{name}")),
         })
+    }
+
+    /// The group of a schedule.
+    pub(crate) fn group(&self, schedule: Resource<'_>) -> Result<String, TemplateError> {
+        match self.property(schedule, "GroupName")? {
+            Some(group) => group.string(),
+            None => Ok(GROUP_DEFAULT.to_owned()),
+        }
     }
 
     pub(crate) fn resource_reference(
@@ -110,6 +133,7 @@ impl Evaluator<'_> {
             ("AWS::SNS::Topic", "TopicName") => self.name(resource),
             ("AWS::SQS::Queue", "QueueName") => self.name(resource),
             ("AWS::SNS::Topic", "TopicArn") => self.arn(resource),
+            (SECRET, "Id") => self.arn(resource),
             (kind, "Arn") if naming(kind).is_some() && kind != LAYER => self.arn(resource),
             (kind, _) => {
                 let id = resource.logical_id;

@@ -2,16 +2,20 @@
 
 mod compute;
 mod routing;
+mod secret;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use archweld_events::{RetryPolicy, Rule};
-use serde_json::Value;
+use archweld_events::Rule;
+use archweld_scheduler::ScheduleSettings;
+use archweld_secrets::SecretSettings;
 
 use crate::evaluate::Evaluator;
-use crate::resources::{FUNCTION, LAYER, PROJECT, REPOSITORY, RULE, SCHEDULE, STATE_MACHINE};
+use crate::resources::{
+    FUNCTION, LAYER, PROJECT, REPOSITORY, RULE, SCHEDULE, SECRET, STATE_MACHINE,
+};
 use crate::{Definition, DefinitionError, TemplateError, yaml};
 
 /// What a template is deployed as.
@@ -44,6 +48,8 @@ pub struct Stack {
     pub rules: Vec<EventRule>,
     /// The schedules, those declared on functions and state machines included.
     pub schedules: Vec<Schedule>,
+    /// The secrets.
+    pub secrets: Vec<Secret>,
     /// The CodeBuild projects.
     pub builds: Vec<Build>,
     /// The ECR repositories.
@@ -150,22 +156,17 @@ pub struct EventRule {
 pub struct Schedule {
     /// Its id in the template; SAM's own for a schedule that is declared on a function.
     pub logical_id: String,
-    /// Its name.
-    pub name: String,
-    /// When: `rate(..)`, `cron(..)` or `at(..)`.
-    pub expression: String,
-    /// The time zone of the expression.
-    pub time_zone: String,
-    /// How long after its time it may start.
-    pub flexible_window: Option<Duration>,
-    /// Whether it is in force.
-    pub enabled: bool,
-    /// What is started.
-    pub target_arn: String,
-    /// What the target receives; the service's own event where there is none.
-    pub input: Option<Value>,
-    /// How long delivery is tried.
-    pub retry: RetryPolicy,
+    /// The schedule.
+    pub settings: ScheduleSettings,
+}
+
+/// A secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Its id in the template.
+    pub logical_id: String,
+    /// The secret.
+    pub settings: SecretSettings,
 }
 
 /// A CodeBuild project.
@@ -313,6 +314,7 @@ impl Stack {
                 STATE_MACHINE => reader.state_machine(resource)?,
                 RULE => reader.rule(resource)?,
                 SCHEDULE => reader.schedule(resource)?,
+                SECRET => reader.secret(resource)?,
                 PROJECT => reader.build(resource)?,
                 REPOSITORY => reader.repository(resource)?,
                 LAYER => {}

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use archweld_events::{Input, RetryPolicy};
+use archweld_secrets::{GenerateSecretString, SecretContent};
 use archweld_template::{
     DefinitionError, Deployment, FunctionUrl, Position, Stack, TagMutability, TemplateError,
 };
@@ -55,6 +56,7 @@ fn reads_functions_with_globals_merged() {
         ("LEVEL", "debug"),
         ("MACHINE", "arn:aws:states:us-east-1:000000000000:stateMachine:archweld-Machine"),
         ("REGISTRY", "000000000000.dkr.ecr.us-east-1.amazonaws.com"),
+        ("SECRET", "arn:aws:secretsmanager:us-east-1:000000000000:secret:archweld-Made-000000"),
         ("SIZE", "BUILD_GENERAL1_SMALL"),
         ("STAGE", "dev"),
         ("SUBBED", "img-us-east-1 ${Literal} archweld-Machine"),
@@ -83,7 +85,7 @@ fn parameters_decide_conditions() {
     assert_eq!(stack.functions[0].environment["LEVEL"], "warn");
     assert_eq!(stack.builds[0].compute_type, "BUILD_GENERAL1_LARGE");
     assert_eq!(stack.builds[0].name, "app-arm64");
-    assert!(stack.schedules.iter().all(|schedule| schedule.enabled));
+    assert!(stack.schedules.iter().all(|schedule| schedule.settings.enabled));
 }
 
 #[test]
@@ -113,14 +115,21 @@ fn reads_rules_of_both_kinds() {
 fn reads_schedules_builds_and_repositories() {
     let stack = fixture(&[("Hours", "12")]);
     let [nightly, weekly] = stack.schedules.as_slice() else { panic!("{:?}", stack.schedules) };
+    let (nightly, weekly) = (&nightly.settings, &weekly.settings);
     assert_eq!(
         (nightly.expression.as_str(), nightly.time_zone.as_str()),
         ("rate(12 hours)", "Europe/Berlin")
     );
     assert_eq!(nightly.flexible_window, Some(Duration::from_secs(900)));
     assert_eq!((nightly.enabled, &nightly.input), (false, &Some(json!({"kind": "schedule"}))));
+    assert_eq!((nightly.group.as_str(), nightly.start), ("default", None));
     assert_eq!((weekly.flexible_window, weekly.enabled), (None, true));
     assert_eq!(weekly.target_arn, stack.state_machines[0].arn);
+    assert_eq!(
+        (weekly.group.as_str(), weekly.end),
+        ("archweld-Group", "2030-01-01T00:00:00Z".parse().ok())
+    );
+    assert_eq!(weekly.input, Some(json!({"slot": "<aws.scheduler.scheduled-time>"})));
 
     let build = &stack.builds[0];
     assert_eq!((build.environment_type.as_str(), build.privileged), ("ARM_CONTAINER", true));
@@ -134,6 +143,23 @@ fn reads_schedules_builds_and_repositories() {
         stack.repositories[0].mutability,
         TagMutability::ImmutableExcept(vec!["latest*".into()])
     );
+}
+
+#[test]
+fn reads_secrets() {
+    let stack = fixture(&[("WebhookSecret", "hunter2")]);
+    let [given, made] = stack.secrets.as_slice() else { panic!("{:?}", stack.secrets) };
+    assert_eq!(given.settings.name, "webhook");
+    assert_eq!(given.settings.content, Some(SecretContent::Text("hunter2".into())));
+    let arn = "arn:aws:secretsmanager:us-east-1:000000000000:secret:archweld-Made-000000";
+    assert_eq!((made.logical_id.as_str(), made.settings.arn.as_str()), ("Made", arn));
+    let rules = GenerateSecretString {
+        length: 40,
+        exclude_punctuation: true,
+        ..GenerateSecretString::default()
+    };
+    assert_eq!(made.settings.content, Some(SecretContent::Generated(rules)));
+    assert_eq!(stack.functions[0].environment["SECRET"], arn);
 }
 
 #[test]
@@ -161,8 +187,10 @@ fn lists_what_it_does_not_run() {
     assert_eq!(
         listed,
         [
+            ("Trigger.Old", "event Schedule"),
             ("Trigger.Upload", "event S3"),
             ("Plain", "layer arn:aws:lambda:us-east-1:580247275435:layer:LambdaInsights:38"),
+            ("Group", "AWS::Scheduler::ScheduleGroup"),
             ("Role", "AWS::IAM::Role"),
             ("DeadLetters", "AWS::SQS::Queue"),
         ]
@@ -239,6 +267,17 @@ fn refuses_what_it_cannot_resolve_where_it_matters() {
             "Pattern.source: expected an object or an array",
         ),
         (function("Events: {E: {Type: ScheduleV2}}"), "expected ScheduleExpression"),
+        (
+            function(
+                "Events: {E: {Type: ScheduleV2, Properties: {ScheduleExpression: x, StartDate: now}}}",
+            ),
+            "StartDate: expected a time such as",
+        ),
+        (
+            "Resources: {S: {Type: AWS::SecretsManager::Secret, Properties: {SecretString: x, GenerateSecretString: {}}}}"
+                .to_owned(),
+            "expected at most one of this and SecretString",
+        ),
         (
             function(
                 "Events: {E: {Type: EventBridgeRule, Properties: {Pattern: {a: [1]}, Input: \"{\"}}}",

@@ -94,6 +94,9 @@ impl Reader<'_, '_> {
             )?),
             url,
         };
+        if function.url.as_ref().is_some_and(|url| url.signed) {
+            self.not_run(resource.logical_id, "function URL of AuthType AWS_IAM");
+        }
         for arn in foreign {
             self.not_run(resource.logical_id, format!("layer {arn}"));
         }

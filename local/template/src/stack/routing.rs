@@ -4,6 +4,9 @@
 use std::time::Duration;
 
 use archweld_events::{Bus, Input, JsonPath, Pattern, RetryPolicy, Rule, Target, Transformer};
+use archweld_scheduler::{GROUP_DEFAULT, ScheduleRetries, ScheduleSettings};
+
+use jiff::Timestamp;
 
 use super::compute::missing;
 use super::{EventRule, Reader, Schedule};
@@ -26,23 +29,9 @@ impl Reader<'_, '_> {
             let arn = declared.required("Arn")?.string()?;
             targets.push(target(&declared, id, arn)?);
         }
-        if let Some(expression) = property("ScheduleExpression")? {
-            for target in targets {
-                self.stack.schedules.push(Schedule {
-                    logical_id: logical_id.clone(),
-                    name: name.clone(),
-                    expression: expression.string()?,
-                    time_zone: "UTC".to_owned(),
-                    flexible_window: None,
-                    enabled,
-                    target_arn: target.arn,
-                    input: match target.input {
-                        Input::Constant(value) => Some(value),
-                        _ => None,
-                    },
-                    retry: target.retry,
-                });
-            }
+        if property("ScheduleExpression")?.is_some() {
+            // Superseded by schedules, which have time zones.
+            self.not_run(logical_id, "AWS::Events::Rule with ScheduleExpression");
             return Ok(());
         }
         let declared = property("EventPattern")?
@@ -59,18 +48,23 @@ impl Reader<'_, '_> {
             property(name)?.ok_or_else(|| missing(resource, &format!("expected {name}")))
         };
         let target = required("Target")?;
-        let schedule = Schedule {
-            logical_id: resource.logical_id.to_owned(),
+        let dates = |name: &str| property(name)?.map(|it| date(&it)).transpose();
+        let settings = ScheduleSettings {
             name: self.evaluator.name(resource)?,
+            group: self.evaluator.group(resource)?,
             expression: required("ScheduleExpression")?.string()?,
             time_zone: time_zone(property("ScheduleExpressionTimezone")?)?,
+            start: dates("StartDate")?,
+            end: dates("EndDate")?,
             flexible_window: flexible_window(&required("FlexibleTimeWindow")?)?,
             enabled: enabled(property("State")?)?,
             target_arn: target.required("Arn")?.string()?,
+            role_arn: Some(target.required("RoleArn")?.string()?),
             input: constant(&target)?,
-            retry: retry_policy(target.get("RetryPolicy")?)?,
+            retries: schedule_retries(target.get("RetryPolicy")?)?,
         };
-        self.stack.schedules.push(schedule);
+        let logical_id = resource.logical_id.to_owned();
+        self.stack.schedules.push(Schedule { logical_id, settings });
         Ok(())
     }
 
@@ -122,30 +116,28 @@ impl Reader<'_, '_> {
                     let bus = bus(properties.get("EventBusName")?)?;
                     self.stack.rules.push(EventRule { logical_id, bus, rule });
                 }
-                "Schedule" | "ScheduleV2" => {
+                "ScheduleV2" => {
                     let properties = properties()?;
-                    let expression = match kind.as_str() {
-                        "Schedule" => properties.required("Schedule")?,
-                        _ => properties.required("ScheduleExpression")?,
-                    };
-                    let is_enabled = match properties.get("Enabled")? {
-                        Some(enabled) => enabled.boolean()?,
-                        None => enabled(properties.get("State")?)?,
-                    };
+                    let dates = |name: &str| properties.get(name)?.map(|it| date(&it)).transpose();
                     let window = properties.get("FlexibleTimeWindow")?;
-                    let schedule = Schedule {
+                    let settings = ScheduleSettings {
                         name: self.event_name(&properties, "Name", &logical_id)?,
-                        logical_id,
-                        expression: expression.string()?,
+                        group: properties
+                            .string_of("GroupName")?
+                            .unwrap_or_else(|| GROUP_DEFAULT.to_owned()),
+                        expression: properties.required("ScheduleExpression")?.string()?,
                         time_zone: time_zone(properties.get("ScheduleExpressionTimezone")?)?,
+                        start: dates("StartDate")?,
+                        end: dates("EndDate")?,
                         flexible_window: window
                             .map_or(Ok(None), |window| flexible_window(&window))?,
-                        enabled: is_enabled,
+                        enabled: enabled(properties.get("State")?)?,
                         target_arn: target_arn.to_owned(),
+                        role_arn: properties.string_of("RoleArn")?,
                         input: constant(&properties)?,
-                        retry: retry_policy(properties.get("RetryPolicy")?)?,
+                        retries: schedule_retries(properties.get("RetryPolicy")?)?,
                     };
-                    self.stack.schedules.push(schedule);
+                    self.stack.schedules.push(Schedule { logical_id, settings });
                 }
                 kind => {
                     self.not_run(
@@ -247,6 +239,16 @@ fn retry_policy(declared: Option<Property>) -> Result<RetryPolicy, TemplateError
         retry.age_max = Duration::from_secs(age.integer(60..=86_400)?.into());
     }
     Ok(retry)
+}
+
+fn schedule_retries(declared: Option<Property>) -> Result<ScheduleRetries, TemplateError> {
+    let RetryPolicy { attempts_max, age_max } = retry_policy(declared)?;
+    Ok(ScheduleRetries { attempts_max, age_max })
+}
+
+fn date(declared: &Property) -> Result<Timestamp, TemplateError> {
+    let date = declared.string()?.parse();
+    date.map_err(|_| declared.error("expected a time such as 2026-11-23T03:00:00Z"))
 }
 
 fn time_zone(declared: Option<Property>) -> Result<String, TemplateError> {
