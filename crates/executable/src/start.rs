@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// Where Docker looks for a program when an image sets no `PATH`
-/// (<https://github.com/moby/moby/blob/master/oci/defaults.go>).
+/// (<https://github.com/moby/buildkit/blob/master/util/system/path.go>).
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Directories of a `PATH` that are looked at: a bound on work, far above any real `PATH`.

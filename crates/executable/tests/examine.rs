@@ -461,12 +461,12 @@ async fn reads_on_where_the_program_may_be() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_the_layers_above_before_it_calls_a_program_foreign() {
-    let image = Image::of([
-        Tar::new().file("app", elf(AMD64)).gzip(),
-        Tar::new().data("aaa", &vec![b'x'; 3 << 20]).file("app", elf(ARM64)).plain(),
-    ]);
-    assert_eq!(image.runs("linux/arm64", APP).await, ("/app".to_owned(), 1));
+async fn reads_the_layers_above_before_it_calls_a_program_foreign_or_none() {
+    for below in [elf(AMD64), b"MZ".to_vec()] {
+        let above = Tar::new().data("aaa", &vec![b'x'; 3 << 20]).file("app", elf(ARM64));
+        let image = Image::of([debian(ARM64).file("app", below).gzip(), above.plain()]);
+        assert_eq!(image.runs("linux/arm64", APP).await, ("/app".to_owned(), 1));
+    }
 }
 
 #[tokio::test(start_paused = true)]
