@@ -14,8 +14,10 @@ use archweld_lambda::{Handler, InProcessHandler, Lambda};
 use archweld_local_api::{EventSink, Host};
 use archweld_model::RepositoryName;
 use archweld_registry::{Options, Registry, RegistryError, Storage};
+use archweld_scheduler::Scheduler;
+use archweld_secrets::Secrets;
 use archweld_step_functions::{StateMachineSettings, StepFunctions};
-use archweld_template::{Deployment, Function, Stack};
+use archweld_template::{Deployment, Function, Schedule, Stack};
 use aws_types::SdkConfig;
 use axum::Router;
 
@@ -161,6 +163,16 @@ impl Cloud {
                 settings.registry_bytes_max,
                 bus.sink(),
             )?,
+            scheduler: Scheduler::open(
+                host.clone(),
+                state.as_deref().map(|state| state.join("scheduler")).as_deref(),
+                wiring::deliver_due(lambda.clone(), Arc::downgrade(&state_machines)),
+            )?,
+            secrets: Secrets::open(
+                host.clone(),
+                state.as_deref().map(|state| state.join("secrets")).as_deref(),
+            )?,
+            urls: Arc::new(wiring::urls(&stack)),
             step_functions,
             _state_machines: state_machines,
             calls: Calls::default(),
@@ -220,6 +232,22 @@ impl Cloud {
         &self.services.bus
     }
 
+    /// EventBridge Scheduler.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.services.scheduler
+    }
+
+    /// Secrets Manager and Parameter Store.
+    pub fn secrets(&self) -> &Secrets {
+        &self.services.secrets
+    }
+
+    /// The URL of a function by its id in the template, where it has one of `AuthType: NONE`.
+    pub fn function_url(&self, logical_id: &str) -> Option<String> {
+        let known = self.services.urls.contains_key(logical_id);
+        known.then(|| format!("{}{}{logical_id}/", self.endpoint(), door::FUNCTION_URLS))
+    }
+
     /// The newest calls that came in through either door.
     pub fn calls(&self) -> Vec<Call> {
         self.services.calls.all()
@@ -238,7 +266,8 @@ impl Cloud {
         if let Some(server) = self.server.take() {
             server.shutdown().await;
         }
-        let Services { bus, codebuild, lambda, step_functions, .. } = &self.services;
+        let Services { bus, codebuild, lambda, scheduler, step_functions, .. } = &self.services;
+        scheduler.shutdown().await;
         bus.shutdown().await;
         step_functions.shutdown().await;
         tokio::join!(codebuild.shutdown(), lambda.shutdown());
@@ -334,6 +363,12 @@ async fn create(
     layers: &BTreeMap<String, PathBuf>,
     sdk_config: &SdkConfig,
 ) -> Result<(), OpenError> {
+    for secret in &stack.secrets {
+        services
+            .secrets
+            .create_secret(secret.settings.clone())
+            .map_err(|source| refused(&secret.logical_id, source))?;
+    }
     for function in &stack.functions {
         let handler = match functions {
             Functions::Folder(folder) => Handler::Process(folder.join(&function.binary)),
@@ -374,6 +409,13 @@ async fn create(
     }
     for rule in &stack.rules {
         services.bus.create_rule(rule.rule.clone())?;
+    }
+    // Last, as one may be due at once.
+    for Schedule { logical_id, settings } in &stack.schedules {
+        services
+            .scheduler
+            .create_schedule(settings.clone())
+            .map_err(|source| OpenError::Schedule { resource: logical_id.clone(), source })?;
     }
     Ok(())
 }

@@ -1,16 +1,21 @@
-//! What both doors lead to: the AWS JSON protocols, Lambda's REST API and the registry, as one
-//! router.
+//! What both doors lead to: the AWS JSON protocols, the REST APIs of Lambda and the scheduler,
+//! function URLs and the registry, as one router.
 //!
 //! The protocols: <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html>. Signatures are
 //! not checked: whoever reaches loopback may do everything here.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use archweld_codebuild::CodeBuild;
 use archweld_events::Bus;
 use archweld_lambda::Lambda;
 use archweld_local_api::{ApiError, Host};
 use archweld_registry::Registry;
+use archweld_scheduler::Scheduler;
+use archweld_secrets::Secrets;
 use archweld_step_functions::StepFunctions;
 use axum::{
     Router,
@@ -29,6 +34,9 @@ use crate::calls::{Call, Calls};
 /// size as a JSON string, or Lambda's greatest payload, and some room.
 pub const BODY_BYTES_MAX: usize = 9 * 1024 * 1024;
 
+/// What stands before a function's id in the path of its URL. On AWS each has a host name.
+pub(crate) const FUNCTION_URLS: &str = "/url/";
+
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
@@ -41,10 +49,14 @@ pub(crate) struct Services {
     pub(crate) codebuild: CodeBuild,
     pub(crate) lambda: Lambda,
     pub(crate) registry: Registry,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) secrets: Secrets,
     pub(crate) step_functions: StepFunctions,
     /// Kept for the bus, which knows its state machines only through this.
     pub(crate) _state_machines: Arc<OnceLock<StepFunctions>>,
     pub(crate) calls: Calls,
+    /// The functions that have a URL: their names by their ids in the template.
+    pub(crate) urls: Arc<BTreeMap<String, String>>,
 }
 
 /// A service that speaks an AWS JSON protocol.
@@ -54,6 +66,8 @@ enum Service {
     Ecr,
     Events,
     Logs,
+    Secrets,
+    Ssm,
     States,
 }
 
@@ -65,6 +79,8 @@ impl Service {
             "AmazonEC2ContainerRegistry_V20150921" => Self::Ecr,
             "AWSEvents" => Self::Events,
             "Logs_20140328" => Self::Logs,
+            "secretsmanager" => Self::Secrets,
+            "AmazonSSM" => Self::Ssm,
             "AWSStepFunctions" => Self::States,
             _ => return None,
         })
@@ -77,6 +93,8 @@ impl Service {
             Self::Ecr => "ecr",
             Self::Events => "events",
             Self::Logs => "logs",
+            Self::Secrets => "secretsmanager",
+            Self::Ssm => "ssm",
             Self::States => "states",
         }
     }
@@ -149,6 +167,17 @@ async fn answer(State(services): State<Services>, request: Request) -> Response 
         services.calls.record(Call { service, operation, status: response.status(), caller });
         return response.map(Body::from);
     }
+    if let Some(path) = parts.uri.path().strip_prefix(FUNCTION_URLS) {
+        let path = path.to_owned();
+        return services.answer_url(&path, Request::from_parts(parts, body), caller).await;
+    }
+    if let Some(operation) = Scheduler::operation(&parts.method, parts.uri.path()) {
+        let request = Request::from_parts(parts, body);
+        let response = services.scheduler.handle_http(&request).await;
+        let (service, operation) = ("scheduler", operation.to_owned());
+        services.calls.record(Call { service, operation, status: response.status(), caller });
+        return response.map(Body::from);
+    }
     let Some((service, operation)) = target(&parts.headers) else {
         let what = format!("{} {}", parts.method, parts.uri.path());
         return failure(&services, None, &ApiError::unknown_operation(&what));
@@ -199,6 +228,25 @@ fn input(body: &Bytes) -> Result<Value, ApiError> {
 }
 
 impl Services {
+    /// A request to `<function>/<path>` below the prefix of function URLs.
+    async fn answer_url(
+        &self,
+        path: &str,
+        request: Request<Bytes>,
+        caller: Option<String>,
+    ) -> Response {
+        let (id, rest) = path.split_at(path.find('/').unwrap_or(path.len()));
+        let Some(function) = self.urls.get(id) else {
+            let message = format!("no function {id:?} with a URL of AuthType NONE");
+            let status = StatusCode::NOT_FOUND;
+            return (status, axum::Json(json!({ "Message": message }))).into_response();
+        };
+        let response = self.lambda.handle_url(function, rest, request).await;
+        let (service, operation) = ("lambda", "InvokeFunctionUrl".to_owned());
+        self.calls.record(Call { service, operation, status: response.status(), caller });
+        response.map(Body::from)
+    }
+
     async fn call(
         &self,
         service: Service,
@@ -210,6 +258,8 @@ impl Services {
             Service::Ecr => self.registry.call(operation, input).await,
             Service::Events => self.bus.call(operation, input).await,
             Service::Logs => self.codebuild.call_logs(operation, input).await,
+            Service::Secrets => self.secrets.call(operation, input).await,
+            Service::Ssm => self.secrets.call_parameters(operation, input).await,
             Service::States => self.step_functions.call(operation, input).await,
         }
     }

@@ -6,6 +6,7 @@ use archweld_codebuild::ShellError;
 use archweld_events::RuleError;
 use archweld_local_api::ApiError;
 use archweld_registry::RegistryError;
+use archweld_scheduler::CreateScheduleError;
 use archweld_step_functions::CreateStateMachineError;
 use archweld_template::{DefinitionError, TemplateError};
 
@@ -62,10 +63,10 @@ pub enum OpenError {
         /// Where it should be.
         path: PathBuf,
     },
-    /// A rule sends events to something that is not served.
-    #[error("rule {rule}: target {arn} is neither a function nor a state machine of the template")]
+    /// A rule or a schedule aims at something that is not served.
+    #[error("{rule}: target {arn} is neither a function nor a state machine of the template")]
     Target {
-        /// The rule's id in the template.
+        /// The rule's or schedule's id in the template.
         rule: String,
         /// The target.
         arn: String,
@@ -89,6 +90,14 @@ pub enum OpenError {
         /// What the service says.
         source: ApiError,
     },
+    /// A schedule cannot be created.
+    #[error("resource {resource}")]
+    Schedule {
+        /// Its id in the template.
+        resource: String,
+        /// What is wrong.
+        source: CreateScheduleError,
+    },
     /// A repository cannot be created.
     #[error("repository {repository}")]
     Repository {
@@ -106,6 +115,12 @@ pub enum OpenError {
     /// Builds cannot be run.
     #[error("cannot run builds")]
     Shell(#[from] ShellError),
+    /// The secrets' folder cannot be opened.
+    #[error("cannot open the secrets")]
+    Secrets(#[from] archweld_secrets::OpenError),
+    /// The schedules' folder cannot be opened.
+    #[error("cannot open the schedules")]
+    Schedules(#[from] archweld_scheduler::OpenError),
     /// The executions' folder cannot be opened.
     #[error("cannot open the executions")]
     Executions(#[from] archweld_step_functions::OpenError),

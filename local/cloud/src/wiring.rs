@@ -17,7 +17,7 @@ use archweld_lambda::{
 use archweld_local_api::ApiError;
 use archweld_registry::TagMutability;
 use archweld_step_functions::{Integrations, LambdaResponse, StepFunctions};
-use archweld_template::{Build, EventRule, Function, Layer, Stack};
+use archweld_template::{Build, EventRule, Function, Layer, Schedule, Stack};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use serde::de::DeserializeOwned;
@@ -35,21 +35,7 @@ pub(crate) fn deliver(lambda: Lambda, state_machines: Weak<OnceLock<StepFunction
     Arc::new(move |arn, payload| {
         let (lambda, state_machines) = (lambda.clone(), state_machines.clone());
         async move {
-            let payload = payload.to_string();
-            let delivered = if is_state_machine(&arn) {
-                let state_machines = state_machines.upgrade();
-                match state_machines.as_deref().and_then(OnceLock::get) {
-                    Some(step_functions) => {
-                        let input = json!({ "stateMachineArn": arn, "input": payload });
-                        step_functions.call("StartExecution", input).await.map(drop)
-                    }
-                    None => {
-                        Err(ApiError::server("ServiceException", "the local cloud is stopping"))
-                    }
-                }
-            } else {
-                lambda.invoke(&arn, payload.into(), InvocationType::Event).await.map(drop)
-            };
+            let delivered = start(&lambda, &state_machines, &arn, &payload).await;
             delivered.map_err(|ApiError { code, message, status }| {
                 let retryable = status >= 500 || code == "TooManyRequestsException";
                 DeliveryError { code, message, retryable }
@@ -57,6 +43,37 @@ pub(crate) fn deliver(lambda: Lambda, state_machines: Weak<OnceLock<StepFunction
         }
         .boxed()
     })
+}
+
+/// The same for what is due, of which the scheduler itself knows whether to try again.
+pub(crate) fn deliver_due(
+    lambda: Lambda,
+    state_machines: Weak<OnceLock<StepFunctions>>,
+) -> archweld_scheduler::Deliver {
+    Arc::new(move |arn, payload| {
+        let (lambda, state_machines) = (lambda.clone(), state_machines.clone());
+        async move { start(&lambda, &state_machines, &arn, &payload).await }.boxed()
+    })
+}
+
+async fn start(
+    lambda: &Lambda,
+    state_machines: &Weak<OnceLock<StepFunctions>>,
+    arn: &str,
+    payload: &Value,
+) -> Result<(), ApiError> {
+    let payload = payload.to_string();
+    if !is_state_machine(arn) {
+        return lambda.invoke(arn, payload.into(), InvocationType::Event).await.map(drop);
+    }
+    let state_machines = state_machines.upgrade();
+    match state_machines.as_deref().and_then(OnceLock::get) {
+        Some(step_functions) => {
+            let input = json!({ "stateMachineArn": arn, "input": payload });
+            step_functions.call("StartExecution", input).await.map(drop)
+        }
+        None => Err(ApiError::server("ServiceException", "the local cloud is stopping")),
+    }
 }
 
 fn is_state_machine(arn: &str) -> bool {
@@ -153,6 +170,13 @@ pub(crate) fn environment(
         .collect()
 }
 
+/// The names of the functions that anybody may call at a URL, by their ids in the template.
+pub(crate) fn urls(stack: &Stack) -> BTreeMap<String, String> {
+    let has_url = |function: &&Function| function.url.as_ref().is_some_and(|url| !url.signed);
+    let functions = stack.functions.iter().filter(has_url);
+    functions.map(|function| (function.logical_id.clone(), function.name.clone())).collect()
+}
+
 /// A project of CodeBuild.
 pub(crate) fn project(build: &Build) -> Result<Project, OpenError> {
     let source_type: SourceType = known(build, "source type", &build.source.source_type)?;
@@ -204,8 +228,9 @@ pub(crate) fn mutability(template: &archweld_template::TagMutability) -> TagMuta
     }
 }
 
-/// What the services cannot do must be refused, not dropped: every rule must be of the default bus
-/// and aim at functions and state machines of the template, which must be standard ones.
+/// What the services cannot do must be refused, not dropped: every rule must be of the default
+/// bus, every rule and schedule must aim at functions and state machines of the template, which
+/// must be standard ones.
 pub(crate) fn check(stack: &Stack) -> Result<(), OpenError> {
     let unsupported = |resource: &str, problem: String| OpenError::Unsupported {
         resource: resource.to_owned(),
@@ -215,16 +240,23 @@ pub(crate) fn check(stack: &Stack) -> Result<(), OpenError> {
         let problem = "express state machines are not served".to_owned();
         return Err(unsupported(&express.logical_id, problem));
     }
+    let is_known = |arn: &str| {
+        let functions = stack.functions.iter().map(|function| &function.arn);
+        functions.chain(stack.state_machines.iter().map(|machine| &machine.arn)).any(|it| it == arn)
+    };
+    for Schedule { logical_id, settings } in &stack.schedules {
+        if !is_known(&settings.target_arn) {
+            let (rule, arn) = (logical_id.clone(), settings.target_arn.clone());
+            return Err(OpenError::Target { rule, arn });
+        }
+    }
     for EventRule { logical_id, bus, rule } in &stack.rules {
         if bus != Bus::DEFAULT {
             let problem = format!("bus {bus} is not served, only {}", Bus::DEFAULT);
             return Err(unsupported(logical_id, problem));
         }
         for target in &rule.targets {
-            let functions = stack.functions.iter().map(|function| &function.arn);
-            let mut known =
-                functions.chain(stack.state_machines.iter().map(|machine| &machine.arn));
-            if !known.any(|arn| *arn == target.arn) {
+            if !is_known(&target.arn) {
                 let (rule, arn) = (logical_id.clone(), target.arn.clone());
                 return Err(OpenError::Target { rule, arn });
             }

@@ -205,6 +205,61 @@ async fn a_pattern_decides_which_builds_a_function_hears_of() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_schedule_invokes_a_function_every_night() {
+    let (mut settings, mut seen) = settings(&[]);
+    let origin = "2026-11-23T10:00:00Z".parse().unwrap();
+    settings.host = Host::seeded("000000000000", "us-east-1", origin, 7);
+    let cloud = Cloud::open(settings).await.unwrap();
+    for night in ["2026-11-24T02:00:00Z", "2026-11-25T02:00:00Z"] {
+        let patience = Duration::from_hours(25);
+        let (binary, _, event) =
+            tokio::time::timeout(patience, seen.recv()).await.unwrap().unwrap();
+        assert_eq!((binary.as_str(), event), ("hook", json!({"slot": night})));
+    }
+    let slot = "2026-11-25T02:00:00Z".parse().unwrap();
+    cloud.scheduler().fire("nightly", slot).await.unwrap();
+    assert_eq!(next(&mut seen).await.2, json!({"slot": "2026-11-25T02:00:00Z"}));
+    cloud.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_request_to_a_url_is_its_functions_event() {
+    let (settings, mut seen) = settings(&[]);
+    let cloud = Cloud::open(Settings { port: Some(0), ..settings }).await.unwrap();
+    let url = cloud.function_url("Hook").unwrap();
+    assert_eq!(url, format!("{}/url/Hook/", cloud.endpoint()));
+    assert_eq!(cloud.function_url("Echo"), None);
+    let headers = "Host: localhost\r\nX-GitHub-Event: ping\r\nContent-Type: text/plain\r\n";
+    let (status, answer) =
+        request(&cloud, "POST", "/url/Hook/webhook?a=b", headers, b"hello").await;
+    assert_eq!(status, 200, "{answer}");
+    let (binary, environment, event) = next(&mut seen).await;
+    assert_eq!(binary, "hook");
+    assert_eq!((&event["rawPath"], &event["body"]), (&json!("/webhook"), &json!("hello")));
+    assert_eq!(event["headers"]["x-github-event"], "ping");
+    assert!(environment["SECRET"].starts_with("arn:aws:secretsmanager:us-east-1:000000000000:"));
+    for path in ["/url/Echo/", "/url/", "/url/Nothing/x"] {
+        assert_eq!(request(&cloud, "POST", path, headers, b"hello").await.0, 404, "{path}");
+    }
+    let large = vec![b'x'; 6 * 1024 * 1024];
+    assert_eq!(request(&cloud, "POST", "/url/Hook/", headers, &large).await.0, 413);
+    cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_of_the_template_is_served() {
+    let (settings, _seen) = settings(&[]);
+    let cloud = Cloud::open(settings).await.unwrap();
+    let client = aws_sdk_secretsmanager::Client::new(&cloud.sdk_config());
+    let arn = &cloud.stack().secrets[0].settings.arn;
+    let found = client.get_secret_value().secret_id(arn).send().await.unwrap();
+    assert_eq!(found.secret_string().unwrap().len(), 32);
+    let error = client.get_secret_value().secret_id("none").send().await.unwrap_err();
+    assert!(error.into_service_error().is_resource_not_found_exception());
+    cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rule_starts_a_state_machine() {
     let (settings, mut seen) = settings(&[]);
     let cloud = Cloud::open(settings).await.unwrap();
@@ -249,7 +304,11 @@ async fn answers_clients_that_are_no_sdk() {
     let cloud = Cloud::open(Settings { port: Some(0), ..settings }).await.unwrap();
     let target = |target: &str| format!("Host: localhost\r\nX-Amz-Target: {target}\r\n");
     let start = target("AWSStepFunctions.StartExecution");
-    let cases: [Exchange<'_>; 9] = [
+    let parameter = target("AmazonSSM.GetParameter");
+    let cases: [Exchange<'_>; 12] = [
+        ("GET", "/schedules", "Host: localhost\r\n", b"", 200, "nightly"),
+        ("GET", "/schedules/none", "Host: localhost\r\n", b"", 404, "ResourceNotFoundException"),
+        ("POST", "/", &parameter, b"{\"Name\": \"/none\"}", 400, "ParameterNotFound"),
         ("GET", "/v2/", "Host: localhost\r\n", b"", 401, "www-authenticate"),
         ("POST", "/", "Host: localhost\r\n", b"{}", 400, "UnknownOperationException"),
         (
@@ -380,9 +439,15 @@ async fn refuses_templates_that_ask_for_what_is_not_served() {
             "Resources:\n  R:\n    Type: AWS::Events::Rule\n    Properties: {{EventPattern: {{source: [x]}}, {properties}}}\n"
         )
     };
+    let schedule = |expression: &str, target: &str| {
+        format!(
+            "Resources:\n  S:\n    Type: AWS::Scheduler::Schedule\n    Properties: {{ScheduleExpression: {expression}, FlexibleTimeWindow: {{Mode: \"OFF\"}}, Target: {{Arn: \"{target}\", RoleArn: x}}}}\n"
+        )
+    };
     let cases = [
         (rule("Targets: [{Id: t, Arn: \"arn:aws:sqs:us-east-1:000000000000:q\"}]"), "arn:aws:sqs"),
         (rule("EventBusName: other"), "other"),
+        (schedule("rate(1 day)", "arn:aws:sqs:us-east-1:000000000000:q"), "arn:aws:sqs"),
     ];
     for (text, problem) in cases {
         let path = folder.path().join("template.yaml");
