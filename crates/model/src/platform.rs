@@ -41,6 +41,10 @@ pub enum Architecture {
 pub struct PlatformError(String);
 
 impl Architecture {
+    /// Every architecture.
+    pub const ALL: [Self; 6] =
+        [Self::Amd64, Self::I386, Self::Arm64, Self::Arm32v5, Self::Arm32v6, Self::Arm32v7];
+
     /// The name that Docker's official images use for it: the value of `IMAGE_ARCH`
     /// (<https://github.com/docker-library/official-images#architectures-other-than-amd64>).
     pub fn image_name(self) -> &'static str {

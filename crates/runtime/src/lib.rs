@@ -6,10 +6,12 @@
 
 mod call;
 mod config;
+mod config_file;
 mod download;
 mod serve;
 
 pub use call::CallError;
 pub use config::{StartError, sdk_config, variable};
+pub use config_file::{ConfigFileError, read_config};
 pub use download::download;
 pub use serve::{Malformed, parse, serve};

@@ -1,0 +1,271 @@
+//! Runs without a push: a schedule's time has come, or a base image was pushed.
+
+use std::{sync::Arc, time::Duration};
+
+use archweld_model::{
+    Architecture, BaseImage, Commit, GitRef, ImageConfig, TriggerKind, built_tag,
+};
+use archweld_runtime::CallError;
+use aws_sdk_ecr::{
+    Client,
+    operation::describe_images::DescribeImagesError,
+    types::{ImageDetail, ImageIdentifier},
+};
+use jiff::Timestamp;
+
+use crate::{
+    Clients, Error, Settings,
+    address::Address,
+    event::{ImageAction, Notice, Slot},
+    git::Resolved,
+    outcome::Outcome,
+    push::{sequence, short},
+    run::Ask,
+    secret::Secret,
+};
+
+/// How long the pushes of one base image under its several tags may take. Within such a slot of
+/// time, an image starts one run, whatever the number of tags.
+const BASE_IMAGE_SLOT: Duration = Duration::from_secs(10 * 60);
+/// How many images of a base image's repository are looked through for the newest, by thousands.
+const PAGES_MAX: usize = 10;
+/// How many images one page has.
+const PAGE_MAX: i32 = 1_000;
+
+/// Starts the runs of a schedule's time.
+pub(crate) async fn scheduled(
+    slot: Slot,
+    settings: &Settings,
+    clients: &Clients,
+) -> Result<Outcome, Error> {
+    let mut outcome = Outcome::default();
+    let slot_id = format!("{} {}", short(&slot.schedule), slot.scheduled_time);
+    let mut asks = Vec::new();
+    let images = settings.config()?.images();
+    let is_meant = |image: &&ImageConfig| {
+        image.schedule.as_ref().is_some_and(|schedule| schedule.as_str() == slot.schedule)
+    };
+    for image in images.iter().filter(is_meant) {
+        let ask = Asked {
+            kind: TriggerKind::Schedule,
+            identity: slot_id.clone(),
+            id: slot_id.clone(),
+            time: slot.scheduled_time,
+        };
+        let Some(ask) = ask.of(image, settings, clients, &mut outcome).await? else { continue };
+        if image.only_if_base_changed
+            && let Some(since) = unmoved(image, ask.commit.as_ref(), &clients.ecr).await?
+        {
+            let reason = format!("neither its source nor a base image has moved since {since}");
+            outcome.skip(&image.name, reason);
+            continue;
+        }
+        asks.push(ask);
+    }
+    if asks.is_empty() && outcome.skipped.is_empty() {
+        outcome.ignored.push(format!("no image names schedule {:?}", short(&slot.schedule)));
+    }
+    clients.executions(settings).start_all(asks, &mut outcome).await?;
+    Ok(outcome)
+}
+
+/// Starts the runs of the images that are built on an image that was pushed.
+pub(crate) async fn based_on(
+    notice: Notice<ImageAction>,
+    settings: &Settings,
+    clients: &Clients,
+) -> Result<Outcome, Error> {
+    let mut outcome = Outcome::default();
+    let action = notice.detail;
+    if (action.result.as_str(), action.action_type.as_str()) != ("SUCCESS", "PUSH") {
+        outcome.ignored.push("no image was pushed".to_owned());
+        return Ok(outcome);
+    }
+    let slot = notice.time.as_second().div_euclid(BASE_IMAGE_SLOT.as_secs().cast_signed());
+    let mut asks = Vec::new();
+    for image in settings.config()?.images() {
+        let Some(base) = image.base_images.iter().find(|base| is_push_of(base, &action)) else {
+            continue;
+        };
+        let asked = Asked {
+            kind: TriggerKind::BaseImage,
+            identity: format!("{base} {} {slot}", action.image_digest),
+            id: short(&notice.id),
+            time: notice.time,
+        };
+        asks.extend(asked.of(image, settings, clients, &mut outcome).await?);
+    }
+    if asks.is_empty() && outcome.skipped.is_empty() {
+        outcome.ignored.push(format!("no image is built on {}", action.repository_name));
+    }
+    clients.executions(settings).start_all(asks, &mut outcome).await?;
+    Ok(outcome)
+}
+
+/// Whether a push is one of a base image: under its tag, or, where any will do, under one that
+/// stands for a whole image. The images of single architectures come before the index of them all,
+/// and archweld's own tags after it.
+fn is_push_of(base: &BaseImage, action: &ImageAction) -> bool {
+    let Some(tag) = action.image_tag.as_ref().filter(|tag| !tag.is_reserved()) else {
+        return false;
+    };
+    let is_of_one_architecture = || {
+        Architecture::ALL.iter().any(|architecture| {
+            let rest = tag.as_str().strip_suffix(architecture.image_name());
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('-'))
+        })
+    };
+    base.repository == action.repository_name
+        && base.tag.as_ref().map_or_else(|| !is_of_one_architecture(), |meant| meant == tag)
+}
+
+/// What asks for a run of an image's newest source.
+struct Asked {
+    kind: TriggerKind,
+    identity: String,
+    id: String,
+    time: Timestamp,
+}
+
+impl Asked {
+    /// The run, of the commit that the image's ref is at now.
+    async fn of<'a>(
+        self,
+        image: &'a ImageConfig,
+        settings: &Settings,
+        clients: &Clients,
+        outcome: &mut Outcome,
+    ) -> Result<Option<Ask<'a>>, Error> {
+        let Some(git_ref) = &image.schedule_ref else { return Ok(None) };
+        let (commit, note) = match resolve(image, git_ref, settings, clients).await? {
+            Resolved::Commit(commit) => (Some(commit), None),
+            Resolved::Missing => {
+                outcome.skip(&image.name, format!("its source has no {git_ref}"));
+                return Ok(None);
+            }
+            Resolved::Unknown(reason) => (None, Some(format!("started from {git_ref}: {reason}"))),
+        };
+        Ok(Some(Ask {
+            image,
+            git_ref: git_ref.clone(),
+            commit,
+            before: None,
+            kind: self.kind,
+            identity: self.identity,
+            id: self.id,
+            sequence: sequence(self.time),
+            actor: None,
+            note,
+        }))
+    }
+}
+
+async fn resolve(
+    image: &ImageConfig,
+    git_ref: &GitRef,
+    settings: &Settings,
+    clients: &Clients,
+) -> Result<Resolved, Error> {
+    let source = image.source.as_ref().map_or(settings.source.as_str(), |source| source.as_str());
+    let host = |url: &str| Address::parse(url).map(|address| address.host().to_owned());
+    // The token is the deployment's source's, and no other server's to see.
+    let token: Option<Arc<[Secret]>> = match &settings.git_token {
+        Some(token) if host(source) == host(&settings.source) => {
+            Some(clients.secrets.get(token).await?)
+        }
+        _ => None,
+    };
+    let token = token.as_ref().and_then(|secrets| secrets.first());
+    Ok(clients.git.resolve(source, git_ref, token).await?)
+}
+
+/// Since when an image is what a run would make of it, as far as that is known: its source was
+/// published, and each base image was pushed before that run could have begun.
+async fn unmoved(
+    image: &ImageConfig,
+    commit: Option<&Commit>,
+    ecr: &Client,
+) -> Result<Option<Timestamp>, CallError> {
+    let Ok(Some(tag)) = built_tag(image, &commit.cloned(), None) else { return Ok(None) };
+    let published = BaseImage { repository: image.repository.clone(), tag: Some(tag) };
+    let Some(published) = pushed_at(&published, ecr).await? else { return Ok(None) };
+    let minutes = image.build_timeout_minutes.saturating_add(image.queue_timeout_minutes);
+    let longest = Duration::from_secs(60 * u64::from(minutes));
+    let began = published.checked_sub(longest).unwrap_or(Timestamp::MIN);
+    for base in &image.base_images {
+        if pushed_at(base, ecr).await?.is_none_or(|pushed| pushed >= began) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(published))
+}
+
+/// When an image was pushed, or the newest of a repository; `None` where it is not known.
+async fn pushed_at(image: &BaseImage, ecr: &Client) -> Result<Option<Timestamp>, CallError> {
+    let mut describe = ecr.describe_images().repository_name(image.repository.as_str());
+    match &image.tag {
+        Some(tag) => {
+            describe =
+                describe.image_ids(ImageIdentifier::builder().image_tag(tag.as_str()).build());
+        }
+        None => describe = describe.max_results(PAGE_MAX),
+    }
+    let mut newest = None;
+    let mut next_token = None;
+    for _ in 0..PAGES_MAX {
+        let page = match describe.clone().set_next_token(next_token).send().await {
+            Ok(page) => page,
+            Err(error) => match error.as_service_error() {
+                Some(
+                    DescribeImagesError::ImageNotFoundException(_)
+                    | DescribeImagesError::RepositoryNotFoundException(_),
+                ) => return Ok(None),
+                _ => return Err(CallError::new("ecr:DescribeImages", &error)),
+            },
+        };
+        let pushed = page.image_details().iter().filter_map(ImageDetail::image_pushed_at);
+        newest = newest.max(pushed.filter_map(|time| time.to_millis().ok()).max());
+        next_token = page.next_token;
+        if next_token.is_none() {
+            return Ok(newest.and_then(|time| Timestamp::from_millisecond(time).ok()));
+        }
+    }
+    // More images than are looked through: one of the others may be the newest.
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use archweld_model::Digest;
+
+    use super::*;
+
+    #[test]
+    fn a_base_image_is_pushed_under_its_tag_or_under_one_of_a_whole_image() {
+        let is_push = |base: &str, tag: Option<&str>| {
+            let action = ImageAction {
+                result: "SUCCESS".to_owned(),
+                action_type: "PUSH".to_owned(),
+                repository_name: "base".parse().unwrap(),
+                image_digest: Digest::of(b"base"),
+                image_tag: tag.map(|tag| tag.parse().unwrap()),
+            };
+            is_push_of(&base.to_owned().try_into().unwrap(), &action)
+        };
+        for (base, tag) in
+            [("base", "3"), ("base", "latest"), ("base:3", "3"), ("base:3-amd64", "3-amd64")]
+        {
+            assert!(is_push(base, Some(tag)), "{base} {tag}");
+        }
+        for (base, tag) in [
+            ("base:3", "4"),
+            ("base2", "3"),
+            ("base", "archweld.latest.1"),
+            ("base", "r1-arm64v8"),
+            ("base", "amd64"),
+        ] {
+            assert!(!is_push(base, Some(tag)), "{base} {tag}");
+        }
+        assert!(!is_push("base", None));
+    }
+}

@@ -1,0 +1,155 @@
+//! Who sent a webhook: its signature, over the bytes as they were sent.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use hmac::{Hmac, Mac as _};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::{headers::Headers, secret::Secret};
+
+/// How far the clocks of a sender of signed time and of AWS may be apart: what the specification's
+/// own libraries allow (<https://github.com/standard-webhooks/standard-webhooks>).
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(5 * 60);
+/// How many signatures a webhook may bear: one for each key during a rotation, and room.
+const SIGNATURES_MAX: usize = 8;
+
+/// A provider of git repositories, known by the headers of its webhooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Provider {
+    /// Bitbucket Cloud.
+    Bitbucket,
+    /// Gitea and Forgejo.
+    Gitea,
+    /// GitHub.
+    GitHub,
+    /// GitLab.
+    GitLab,
+}
+
+impl Provider {
+    /// The provider that a request is from. Gitea and Forgejo send GitHub's headers, too.
+    pub(crate) fn of(headers: &Headers) -> Option<Self> {
+        let is_from = |names: &[&str]| names.iter().any(|name| headers.get(name).is_some());
+        if is_from(&["x-gitea-event", "x-forgejo-event"]) {
+            Some(Self::Gitea)
+        } else if is_from(&["x-github-event"]) {
+            Some(Self::GitHub)
+        } else if is_from(&["x-gitlab-event"]) {
+            Some(Self::GitLab)
+        } else if is_from(&["x-event-key"]) {
+            Some(Self::Bitbucket)
+        } else {
+            None
+        }
+    }
+
+    /// Its name in logs.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Bitbucket => "bitbucket",
+            Self::Gitea => "gitea",
+            Self::GitHub => "github",
+            Self::GitLab => "gitlab",
+        }
+    }
+}
+
+/// The signature of a request, not verified yet.
+pub(crate) enum Signature {
+    /// HMAC-SHA256 of the body.
+    Body([u8; 32]),
+    /// The secret itself.
+    Token(Vec<u8>),
+    /// HMAC-SHA256 of identity, time and body, by any of the sender's keys
+    /// (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
+    Standard {
+        /// `webhook-id`
+        id: String,
+        /// `webhook-timestamp`, in seconds since 1970.
+        timestamp: String,
+        /// `webhook-signature`
+        signatures: Vec<[u8; 32]>,
+    },
+}
+
+impl Signature {
+    /// The signature in a request's headers, where there is one of the right form.
+    ///
+    /// Where GitLab signs, its token does not count: a signature is never passed by.
+    pub(crate) fn of(provider: Provider, headers: &Headers) -> Option<Self> {
+        let prefixed = |name: &str| hash(headers.get(name)?.strip_prefix("sha256=")?);
+        match provider {
+            Provider::GitHub => prefixed("x-hub-signature-256").map(Self::Body),
+            Provider::Bitbucket => prefixed("x-hub-signature").map(Self::Body),
+            Provider::Gitea => match headers.get("x-hub-signature-256") {
+                Some(_) => prefixed("x-hub-signature-256").map(Self::Body),
+                // Releases of before 2022 sign under their own name only.
+                None => headers
+                    .get("x-gitea-signature")
+                    .or_else(|| headers.get("x-forgejo-signature"))
+                    .and_then(hash)
+                    .map(Self::Body),
+            },
+            Provider::GitLab => match headers.get("webhook-signature") {
+                Some(signatures) => Some(Self::Standard {
+                    id: headers.get("webhook-id")?.to_owned(),
+                    timestamp: headers.get("webhook-timestamp")?.to_owned(),
+                    signatures: signatures
+                        .split(' ')
+                        .filter_map(|signature| signature.strip_prefix("v1,"))
+                        .filter_map(|text| BASE64.decode(text).ok()?.try_into().ok())
+                        .take(SIGNATURES_MAX)
+                        .collect(),
+                }),
+                None => headers
+                    .get("x-gitlab-token")
+                    .filter(|token| !token.is_empty())
+                    .map(|token| Self::Token(token.as_bytes().to_vec())),
+            },
+        }
+    }
+
+    /// Whether one of the secrets made it, in a time that does not depend on how much of it is
+    /// right.
+    pub(crate) fn is_by(&self, secrets: &[Secret], body: &[u8], now: Duration) -> bool {
+        secrets.iter().fold(false, |found, secret| self.is_by_one(secret, body, now) | found)
+    }
+
+    fn is_by_one(&self, secret: &Secret, body: &[u8], now: Duration) -> bool {
+        match self {
+            Self::Body(signature) => {
+                hmac(secret.bytes(), &[body]).is_some_and(|mac| mac.verify_slice(signature).is_ok())
+            }
+            // Hashes are of one length, whatever the lengths of the tokens.
+            Self::Token(token) => {
+                Sha256::digest(token).ct_eq(&Sha256::digest(secret.bytes())).into()
+            }
+            Self::Standard { id, timestamp, signatures } => {
+                let Some(time) = timestamp.parse().ok().map(Duration::from_secs) else {
+                    return false;
+                };
+                let Some(key) = secret.signing_key() else { return false };
+                let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body];
+                let Some(mac) = hmac(&key, &signed) else { return false };
+                let is_one_of = signatures.iter().fold(false, |found, signature| {
+                    mac.clone().verify_slice(signature).is_ok() | found
+                });
+                is_one_of && now.abs_diff(time) <= CLOCKS_APART_MAX
+            }
+        }
+    }
+}
+
+fn hash(text: &str) -> Option<[u8; 32]> {
+    hex::decode(text).ok()?.try_into().ok()
+}
+
+fn hmac(key: &[u8], parts: &[&[u8]]) -> Option<Hmac<Sha256>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+    for part in parts {
+        mac.update(part);
+    }
+    Some(mac)
+}
