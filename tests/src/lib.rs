@@ -11,6 +11,7 @@
 
 mod builds;
 mod functions;
+mod gate;
 mod images;
 mod publishing;
 
@@ -30,6 +31,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use builds::{Behaviour, SimulatedBuilds};
+pub use gate::{Gates, delayed};
 pub use images::{Pushed, TestImage, push_index};
 pub use publishing::{outcome, plan, plan_of};
 

@@ -55,7 +55,7 @@ async fn reconcile_reads_orders_and_events_and_nothing_else() {
     };
     let change = |status: &str| {
         json!({"detail-type": "Step Functions Execution Status Change",
-               "detail": {"executionArn": EXECUTION, "name": "r9", "status": status,
+               "detail": {"executionArn": EXECUTION, "name": "r9", "status": status, "startDate": 1_551_225_146_847_u64,
                           "input": "{}", "output": null}})
     };
     for payload in [json!({"execution": EXECUTION}), change("RUNNING"), change("ABORTED")] {

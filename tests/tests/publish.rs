@@ -1,12 +1,14 @@
 //! `publish` against the registry: what it refuses, and what it leaves alone.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
+use std::time::Duration;
+
 use archweld_model::{
     Annotations, Child, Digest, ErrorName, ExecutableCheck, Index, Named as _, Plan, Published,
     annotation, media_type,
 };
 use archweld_tests::{
-    CONFIG, Door, TestImage, World, outcome, plan, plan_of, push_index, repository,
+    CONFIG, Door, Gates, TestImage, World, delayed, outcome, plan, plan_of, push_index, repository,
 };
 use aws_sdk_ecr::types::{
     ImageTagMutability, ImageTagMutabilityExclusionFilter, ImageTagMutabilityExclusionFilterType,
@@ -241,6 +243,73 @@ async fn a_second_publish_of_a_finished_run_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_publish_that_crashed_at_any_call_is_finished_by_the_next() {
+    for publisher in ["lambda", "build"] {
+        for heard in [true, false] {
+            let mut crashed_after = 0;
+            loop {
+                let world = World::open(Door::InProcess).await;
+                let request = world.publish_request(run("r1", publisher), |_| {}).await;
+                let gates = Gates::default();
+                let config = gates.gate("first", &world.cloud.sdk_config());
+                let clients = publish::Clients::new(&config);
+                let crashing = request.clone();
+                let first =
+                    tokio::spawn(async move { publish::handle(crashing, &clients).await.unwrap() });
+                for call in 0..=crashed_after {
+                    tokio::time::sleep(Duration::from_millis(150)).await;
+                    // The last call takes effect, but nobody hears of it.
+                    let heard = heard || call < crashed_after;
+                    let Some((actor, name)) = gates.waiting().into_iter().next() else { break };
+                    gates.let_through(actor, &name, heard);
+                }
+                tokio::time::sleep(Duration::from_millis(150)).await;
+                let is_over = first.is_finished();
+                first.abort();
+                let published = publish(&world, request).await.unwrap();
+                assert_eq!(texts(&published.tags), ["r1", "0123456", "latest"]);
+                for tag in &published.tags {
+                    let named = world.tagged(tag.as_str()).await.unwrap().digest;
+                    assert_eq!(named, published.digest, "{tag}");
+                }
+                world.cloud.shutdown().await;
+                if is_over {
+                    break;
+                }
+                crashed_after += 1;
+            }
+            assert!(crashed_after >= 6, "{crashed_after}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_depth_of_its_calls_does_not_depend_on_the_number_of_platforms() {
+    const DELAY: Duration = Duration::from_millis(100);
+    let platforms = ["linux/amd64", "linux/arm64", "linux/386", "linux/arm/v7", "linux/arm/v6"];
+    for number in [1, 2, 5] {
+        // Four for the fixed tag, three for the moving one, and two for the look into the layers.
+        for (check, publisher, most) in
+            [(false, "lambda", 7), (false, "build", 7), (true, "lambda", 9)]
+        {
+            let world = World::open(Door::InProcess).await;
+            let config = CONFIG.replace("tags =", &format!("check_executable = {check}\ntags ="));
+            let input = json!({
+                "commit": COMMIT, "publisher": publisher, "platforms": platforms[..number],
+            });
+            let request = world.publish_request(plan_of(&config, "r1", input), |_| {}).await;
+            let config = delayed(&world.cloud.sdk_config(), DELAY);
+            let clients = publish::Clients::new(&config);
+            let began = tokio::time::Instant::now();
+            publish::handle(request, &clients).await.unwrap();
+            let depth = began.elapsed().as_millis() / DELAY.as_millis();
+            assert!((most - 1..=most).contains(&depth), "{number} {check} {publisher}: {depth}");
+            world.cloud.shutdown().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_equal_run_with_other_images_moves_no_tag_and_says_so() {
     let world = World::open(Door::InProcess).await;
     let first = world.publish_request(run("r1", "lambda"), |_| {}).await;
@@ -399,7 +468,7 @@ async fn many_runs_at_once_all_finish_below_ecrs_rate() {
                 tries += 1;
                 match publish::handle(request.clone(), &clients).await {
                     Err(error) if error.name() == ErrorName::ServiceUnavailable && tries < 6 => {
-                        tokio::time::sleep(std::time::Duration::from_secs(2 << tries)).await;
+                        tokio::time::sleep(Duration::from_secs(2 << tries)).await;
                     }
                     published => break published.unwrap().digest,
                 }

@@ -15,6 +15,7 @@ mod name;
 mod plan;
 mod platform;
 mod rank;
+mod run_tags;
 mod tag;
 mod trigger;
 mod wildcard;
@@ -33,11 +34,12 @@ pub use name::{
 };
 pub use plan::{
     BuildOutcome, BuildRequest, Built, CHARACTERS_MAX, Deployment, ExecutableCheck, Execution,
-    MovingTag, Plan, PlanError, PlannedPlatform, Projects, Published, PublishedPlatform,
-    TimingSeconds, built_tag,
+    Plan, PlanError, PlannedPlatform, Projects, Published, PublishedPlatform, TimingSeconds,
+    built_tag,
 };
 pub use platform::{Architecture, Platform, PlatformError};
 pub use rank::{Marker, Rank, Sequence, SequenceError, Version};
+pub use run_tags::{MovingTag, RunTags};
 pub use tag::{ImageTag, TagError, TagTemplate, TagValues};
 pub use trigger::{BaseImage, RefPattern, ScheduleName, TriggerError, TriggerKind};
 pub use wildcard::matches_wildcard;

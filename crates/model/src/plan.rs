@@ -1,6 +1,6 @@
 //! The plan of one run: everything that the later steps need, decided once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,9 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Annotations, Architecture, Attestation, Commit, Config, Digest, Environment, ErrorName,
-    ExecutionInput, GitRef, ImageConfig, ImageName, ImageTag, InputError, Marker, Named, Platform,
-    Publisher, Rank, RepositoryName, Run, Sequence, SourceTree, TagError, TagTemplate, TagValues,
-    Trigger, Version, annotation, config::TAGS_MAX, tag::RESERVED_PREFIX, variable,
+    ExecutionInput, GitRef, ImageConfig, ImageName, ImageTag, InputError, MovingTag, Named,
+    Platform, Publisher, RepositoryName, Run, RunTags, Sequence, SourceTree, TagError, TagTemplate,
+    Trigger, annotation, tag::RESERVED_PREFIX, variable,
 };
 
 /// The kinds of trigger that are there to build anew what was built before.
@@ -77,16 +77,6 @@ pub struct Plan {
     pub index: Option<Built>,
     /// The manifest build, where a build makes the index.
     pub manifest: Option<BuildRequest>,
-}
-
-/// A tag that moves from run to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MovingTag {
-    /// The tag.
-    pub tag: ImageTag,
-    /// The version that it is set for, where it follows versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<Version>,
 }
 
 /// One platform of a plan.
@@ -313,71 +303,29 @@ impl Plan {
     ) -> Result<Self, PlanError> {
         let Deployment { registry, source, projects } = deployment;
         let image = choose(config, input.image.as_ref())?;
-        let platforms = input.platforms.unwrap_or_else(|| image.platforms.clone());
+        let platforms = input.platforms.clone().unwrap_or_else(|| image.platforms.clone());
         check_platforms(&platforms)?;
-        let templates = input.tags.unwrap_or_else(|| image.tags.clone());
-        check_tags(&templates)?;
         let publisher = input.publisher.unwrap_or(image.publisher);
-        let run = Run::of_execution(&execution.name);
-        let date = execution.start_time.strftime("%Y%m%d").to_string();
-        let values = TagValues {
-            arch: None,
-            date: Some(&date),
-            git_ref: input.git_ref.as_ref(),
-            run: Some(run.as_str()),
-            sha: input.commit.as_ref().map(Commit::as_str),
-        };
-        let trigger = input.trigger.as_ref();
-        let sequence = trigger.and_then(|trigger| trigger.sequence);
-        let sequence = sequence.unwrap_or_else(|| sequence_of(execution.start_time));
-        let kind = trigger.and_then(|trigger| trigger.kind.as_deref());
+        let kind = input.trigger.as_ref().and_then(|trigger| trigger.kind.as_deref());
         let force = kind.is_some_and(|kind| KINDS_THAT_FORCE.contains(&kind));
         let force = input.force.unwrap_or(force);
-
-        let tag: ImageTag = run.as_str().parse()?;
-        if tag.is_reserved() {
-            return Err(TagError::Reserved(tag.into()).into());
-        }
-        let version = input.git_ref.as_ref().and_then(GitRef::tag).and_then(Version::of_git_tag);
-        let (mut fixed_tags, mut moving_tags, mut tags_left_out) = (vec![], vec![], vec![]);
-        for template in templates {
-            match template.render(&values)? {
-                Some(tag) if template.is_fixed() => fixed_tags.push(tag),
-                Some(tag) => {
-                    let version = version.filter(|_| template.is_of_versions());
-                    moving_tags.push(MovingTag { tag, version });
-                }
-                None => tags_left_out.push(template),
-            }
-        }
-        // Templates may agree, and a tag that is fixed by one of them is fixed.
-        let mut known = BTreeSet::from([tag.clone()]);
-        fixed_tags.retain(|tag| known.insert(tag.clone()));
-        moving_tags.retain(|moving| known.insert(moving.tag.clone()));
-        for moving in &moving_tags {
-            moving.marker(sequence)?;
-        }
+        let tags = RunTags::new(image, &input, &execution)?;
+        let run = &tags.run;
 
         let source_version = input.commit.as_ref().map(Commit::as_str).or_else(|| {
             input.git_ref.as_ref().and_then(|git_ref| git_ref.tag().or(git_ref.branch()))
         });
-        let request = Request { image, execution: &execution, run: &run, source_version, force };
+        let request = Request { image, execution: &execution, run, source_version, force };
         let planned = platforms
             .iter()
             .map(|&platform| {
-                let arch = Some(platform.architecture().image_name());
-                let tag = image.arch_tag.render(&TagValues { arch, ..values })?;
-                // A template without a value in this run falls back to the run's own.
-                let tag = match tag {
-                    Some(tag) => tag,
-                    None => format!("{run}-{}", platform.architecture().image_name()).parse()?,
-                };
+                let tag = tags.of_platform(platform, image, &input, &execution)?;
                 let build = request.platform(platform, &tag, projects)?;
                 Ok(PlannedPlatform { platform, build, reused: None })
             })
             .collect::<Result<Vec<_>, PlanError>>()?;
         let manifest = match publisher {
-            Publisher::Build => Some(request.manifest(&platforms, &tag, projects)?),
+            Publisher::Build => Some(request.manifest(&platforms, &tags.own, projects)?),
             Publisher::Lambda => None,
         };
         let built_tag = built_tag(image, &input.commit, input.tree.as_ref())?;
@@ -390,7 +338,7 @@ impl Plan {
                 annotation::REF_NAME,
                 input.git_ref.as_ref().and_then(|git_ref| git_ref.branch().or(git_ref.tag())),
             ),
-            (annotation::SEQUENCE, Some(sequence.to_string().as_str())),
+            (annotation::SEQUENCE, Some(tags.sequence.to_string().as_str())),
         ] {
             if let Some(value) = value {
                 annotations.insert(name.to_owned(), value.to_owned());
@@ -400,7 +348,7 @@ impl Plan {
             reuse: image.reuse && !force && built_tag.is_some(),
             check_executable: image.check_executable,
             index: None,
-            sequence,
+            sequence: tags.sequence,
             built_tag,
             annotations,
             image: image.name.clone(),
@@ -410,33 +358,16 @@ impl Plan {
             commit: input.commit,
             trigger: input.trigger,
             publisher,
-            tag,
-            fixed_tags,
-            moving_tags,
-            tags_left_out,
+            tag: tags.own,
+            fixed_tags: tags.fixed,
+            moving_tags: tags.moving,
+            tags_left_out: tags.left_out,
             platforms: planned,
             manifest,
             execution: execution.arn,
-            run,
+            run: tags.run,
         })
     }
-}
-
-impl MovingTag {
-    /// What a run of this sequence says of the tag before it moves it.
-    ///
-    /// # Errors
-    /// When the tag leaves no room for it.
-    pub fn marker(&self, sequence: Sequence) -> Result<ImageTag, TagError> {
-        let rank = Rank { version: self.version, sequence };
-        Marker { tag: self.tag.clone(), rank }.to_tag()
-    }
-}
-
-/// The sequence of a run that was given none.
-fn sequence_of(time: Timestamp) -> Sequence {
-    let milliseconds = u64::try_from(time.as_millisecond()).unwrap_or_default();
-    Sequence::try_from(milliseconds).unwrap_or(Sequence::MAX)
 }
 
 /// The tag under which images of one source and one way to build them are found again: for a
@@ -468,7 +399,10 @@ pub fn built_tag(
     format!("{RESERVED_PREFIX}built.{hash}").parse().map(Some)
 }
 
-fn choose<'a>(config: &'a Config, name: Option<&ImageName>) -> Result<&'a ImageConfig, PlanError> {
+pub(crate) fn choose<'a>(
+    config: &'a Config,
+    name: Option<&ImageName>,
+) -> Result<&'a ImageConfig, PlanError> {
     let problem = match (name, config.images()) {
         (None, [image]) => return Ok(image),
         (None, _) => "missing".to_owned(),
@@ -490,21 +424,6 @@ fn check_platforms(platforms: &[Platform]) -> Result<(), PlanError> {
     });
     match twice {
         Some((_, platform)) => Err(PlanError::Platforms(format!("{platform} is named twice"))),
-        None => Ok(()),
-    }
-}
-
-fn check_tags(tags: &[TagTemplate]) -> Result<(), PlanError> {
-    if tags.len() > TAGS_MAX {
-        let message = format!("{} tags, expected at most {TAGS_MAX}", tags.len());
-        return Err(PlanError::Tags(message));
-    }
-    match tags.iter().find(|tag| tag.is_of_one_architecture()) {
-        Some(tag) => {
-            let message =
-                format!("{{arch}} has no value in {tag}: an index is of every architecture");
-            Err(PlanError::Tags(message))
-        }
         None => Ok(()),
     }
 }
@@ -605,6 +524,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::config::TAGS_MAX;
 
     const TWO_IMAGES: &str = r#"
         [[image]]

@@ -62,6 +62,8 @@ struct StatusDetail {
     execution_arn: String,
     status: String,
     name: String,
+    /// In milliseconds since 1970.
+    start_date: i64,
     /// Missing where it is too long for an event.
     input: Option<String>,
 }
