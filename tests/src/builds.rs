@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use archweld_codebuild::{Job, Outcome, PhaseContext, PhaseType, Status, Worker};
+use archweld_codebuild::{ExportedVariable, Job, Outcome, PhaseContext, PhaseType, Status, Worker};
 use archweld_model::{Built, Child, Digest, ImageTag, Platform, RepositoryName, variable};
 use archweld_registry::Registry;
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -35,6 +35,10 @@ pub enum Behaviour {
     PushProgramOf(Platform),
     /// Push their image in an index, with its provenance.
     PushAttested,
+    /// Push an index of the images of two platforms.
+    PushTwoPlatforms,
+    /// Push their image without a tag, and export its digest.
+    ExportDigest,
 }
 
 /// The builds of a test.
@@ -87,6 +91,7 @@ impl SimulatedBuilds {
         }
         job.reporter.begin(PhaseType::Build);
         job.reporter.log(&format!("building {target}"));
+        let mut exported = None;
         match behaviour {
             Behaviour::Hang => {
                 job.cancelled.cancelled().await;
@@ -103,18 +108,24 @@ impl SimulatedBuilds {
             | Behaviour::PushWrongIndex
             | Behaviour::PushImageOf(_)
             | Behaviour::PushProgramOf(_)
-            | Behaviour::PushAttested => {
+            | Behaviour::PushAttested
+            | Behaviour::PushTwoPlatforms
+            | Behaviour::ExportDigest => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                self.push(&job, &target, &behaviour).await;
+                exported = self.push(&job, &target, &behaviour).await;
             }
         }
         for phase in [PhaseType::PostBuild, PhaseType::UploadArtifacts, PhaseType::Finalizing] {
             job.reporter.begin(phase);
         }
-        Status::Succeeded.into()
+        let exported = exported
+            .into_iter()
+            .map(|value| ExportedVariable { name: variable::IMAGE_DIGEST.to_owned(), value });
+        Outcome { exported: exported.collect(), ..Status::Succeeded.into() }
     }
 
-    async fn push(&self, job: &Job, target: &str, behaviour: &Behaviour) {
+    /// Pushes what a build of that behaviour does; gives the digest that it exports.
+    async fn push(&self, job: &Job, target: &str, behaviour: &Behaviour) -> Option<String> {
         let registry = self.registry.get().unwrap();
         let repository: RepositoryName =
             job.variable(variable::IMAGE_REPO_NAME).unwrap().parse().unwrap();
@@ -128,8 +139,22 @@ impl SimulatedBuilds {
                 Behaviour::PushAttested => image.attested = true,
                 _ => {}
             }
+            if *behaviour == Behaviour::PushTwoPlatforms {
+                let other = TestImage::of("linux/386".parse().unwrap(), &content);
+                let mut children = Vec::new();
+                for image in [&image, &other] {
+                    let pushed = image.push(registry, &repository, None).await;
+                    children.push(image.child(&pushed.built));
+                }
+                push_index(registry, &repository, Some(&tag), &children).await;
+                return None;
+            }
+            if *behaviour == Behaviour::ExportDigest {
+                let pushed = image.push(registry, &repository, None).await;
+                return Some(format!("registry.example/{repository}@{}", pushed.top));
+            }
             image.push(registry, &repository, Some(&tag)).await;
-            return;
+            return None;
         };
         let mut children = Vec::new();
         for source in sources.split(' ') {
@@ -150,6 +175,7 @@ impl SimulatedBuilds {
             children[1].built = children[0].built.clone();
         }
         push_index(registry, &repository, Some(&tag), &children).await;
+        None
     }
 }
 

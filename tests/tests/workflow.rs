@@ -285,6 +285,28 @@ async fn an_infrastructure_error_is_retried_and_then_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_build_that_exports_its_digest_needs_no_tag() {
+    let world = World::open(Door::InProcess).await;
+    world.builds.behave("linux/amd64", Behaviour::ExportDigest);
+    let ended = world.run("r1", json!({})).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+    assert_eq!(world.tags(), ["latest", "r1", "r1-arm64v8"]);
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_of_two_platforms_is_refused_for_one() {
+    let world = World::open(Door::InProcess).await;
+    world.builds.behave("linux/amd64", Behaviour::PushTwoPlatforms);
+    let ended = world.run("r1", json!({})).await;
+    assert_eq!(ended.error, "Image.WrongPlatform", "{ended:?}");
+    let expected = "linux/amd64: hello: r1-amd64 is an index of linux/amd64, linux/386, expected an \
+                    image of linux/amd64; log: ";
+    assert!(ended.cause.starts_with(expected), "{}", ended.cause);
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_platform_has_an_index_too() {
     let world = World::open(Door::InProcess).await;
     let ended = world.run("r1", json!({"platforms": ["linux/arm64"]})).await;

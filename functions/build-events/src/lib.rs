@@ -9,8 +9,8 @@ mod pushed;
 
 use archweld_ecr::{EcrError, Repository};
 use archweld_model::{
-    BuildOutcome, Digest, Environment, ErrorName, IndexError, IndexedImage, Named, Platform,
-    variable,
+    BuildOutcome, Built, Digest, Environment, ErrorName, IndexError, IndexedImage, Named, Platform,
+    RepositoryName, variable,
 };
 use archweld_runtime::CallError;
 use aws_sdk_codebuild::types::Build;
@@ -63,11 +63,19 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The build pushed nothing that can be found.
+    #[error("the build succeeded without pushing {repository}{image}")]
+    NotPushed {
+        /// The repository.
+        repository: RepositoryName,
+        /// `:<tag>` or `@<digest>`
+        image: String,
+    },
     /// The build pushed an image or an index that cannot be this platform's.
     #[error("{repository}: {image} {problem}")]
     Image {
         /// The repository.
-        repository: String,
+        repository: RepositoryName,
         /// A tag or a digest.
         image: String,
         /// What is wrong with it.
@@ -118,6 +126,7 @@ impl Named for Error {
                 PushedError::Index(_) => ErrorName::IndexMismatch,
                 PushedError::Platforms { .. } => ErrorName::ImageWrongPlatform,
             },
+            Self::NotPushed { .. } => ErrorName::ImageNotFound,
             Self::Ecr(error) => error.name(),
         }
     }
@@ -150,47 +159,17 @@ pub async fn handle(event: BuildEvent, clients: &Clients) -> Result<Handled, Err
     };
     let variable = |name| required(&environment, build_id, name);
     let token = variable(variable::TASK_TOKEN)?;
-    let platform = environment.get(variable::IMAGE_PLATFORM);
-    let target = platform.unwrap_or("manifest");
+    let target = environment.get(variable::IMAGE_PLATFORM).unwrap_or("manifest");
     let ended = if detail.build_status == "SUCCEEDED" {
-        let repository = variable(variable::IMAGE_REPO_NAME)?.parse();
-        let platform = platform.map(str::parse).transpose();
-        let wrong = |variable| Error::Environment {
-            build_id: build_id.to_owned(),
-            variable,
-            problem: "not valid",
-        };
-        let repository = Repository::new(
-            clients.ecr.clone(),
-            repository.map_err(|_| wrong(variable::IMAGE_REPO_NAME))?,
-        );
-        let platform = platform.map_err(|_| wrong(variable::IMAGE_PLATFORM))?;
-        let tag = variable(variable::IMAGE_TAG)?.parse().map_err(|_| wrong(variable::IMAGE_TAG))?;
         let log = || detail.log().map(|log| format!("; log: {log}")).unwrap_or_default();
-        let mut pushed = Pushed::new(tag, detail.exported().as_ref());
-        // A tag that other runs push to, too, may have moved on since.
-        let shared = !pushed.is_of_run(variable(variable::RUN)?);
-        if shared && detail.exported().is_none() {
-            pushed.export(&exported(&detail, clients).await?);
-        }
-        let mut found = pushed.find(&repository, platform).await;
-        if let (Ok(None), false, None) = (&found, shared, detail.exported()) {
-            pushed.export(&exported(&detail, clients).await?);
-            found = pushed.find(&repository, platform).await;
-        }
-        match found {
-            Ok(Some(built)) => Ok(BuildOutcome {
+        match pushed(&detail, &environment, clients).await {
+            Ok(built) => Ok(BuildOutcome {
                 target: target.to_owned(),
                 built,
                 build_id: build_id.to_owned(),
                 log: detail.log().map(str::to_owned),
                 timing: detail.timing(),
             }),
-            Ok(None) => {
-                let (what, repository) = ("the build succeeded without pushing", repository.name());
-                let cause = format!("{target}: {what} {repository}{pushed}{}", log());
-                Err((ErrorName::ImageNotFound, cause))
-            }
             Err(error) if error.name() == ErrorName::ServiceUnavailable => return Err(error),
             // Another try would find the same, and the task would wait for its time-out.
             Err(error) => Err((error.name(), format!("{target}: {error}{}", log()))),
@@ -236,6 +215,42 @@ async fn environment(detail: &Detail, clients: &Clients) -> Result<Option<Enviro
         .map(|variable| (variable.name(), variable.value()))
         .collect();
     Ok(ours(&environment).then_some(environment))
+}
+
+/// What a build that succeeded has pushed: the image of its platform, or the index.
+async fn pushed(
+    detail: &Detail,
+    environment: &Environment,
+    clients: &Clients,
+) -> Result<Built, Error> {
+    let build_id = detail.build_id();
+    let variable = |name| required(environment, build_id, name);
+    let wrong = |variable| {
+        let problem = "not valid";
+        Error::Environment { build_id: build_id.to_owned(), variable, problem }
+    };
+    let repository = variable(variable::IMAGE_REPO_NAME)?
+        .parse()
+        .map_err(|_| wrong(variable::IMAGE_REPO_NAME))?;
+    let repository = Repository::new(clients.ecr.clone(), repository);
+    let tag = variable(variable::IMAGE_TAG)?.parse().map_err(|_| wrong(variable::IMAGE_TAG))?;
+    let platform = environment.get(variable::IMAGE_PLATFORM).map(str::parse).transpose();
+    let platform = platform.map_err(|_| wrong(variable::IMAGE_PLATFORM))?;
+
+    let carried = detail.exported();
+    let mut pushed = Pushed::new(tag, carried.as_ref());
+    // A tag that other runs push to, too, may have moved on since.
+    let is_shared = !pushed.is_of_run(variable(variable::RUN)?);
+    if is_shared && carried.is_none() {
+        pushed.export(&exported(detail, clients).await?);
+    }
+    match pushed.find(&repository, platform).await {
+        Err(Error::NotPushed { .. }) if !is_shared && carried.is_none() => {
+            pushed.export(&exported(detail, clients).await?);
+            pushed.find(&repository, platform).await
+        }
+        found => found,
+    }
 }
 
 /// The variables that the buildspec exported, where the event does not carry them.

@@ -46,14 +46,14 @@ impl Pushed {
     /// image with its attestations; the index itself of a manifest build, which has no platform.
     ///
     /// # Errors
-    /// When it cannot be read, or is an index of anything else.
+    /// When it is not there, cannot be read, or is an index of anything else.
     pub(crate) async fn find(
         &self,
         repository: &Repository,
         platform: Option<Platform>,
-    ) -> Result<Option<Built>, Error> {
+    ) -> Result<Built, Error> {
         let wrong = |problem| Error::Image {
-            repository: repository.name().to_string(),
+            repository: repository.name().clone(),
             image: self.reference().to_string(),
             problem,
         };
@@ -67,9 +67,12 @@ impl Pushed {
             }
             tokio::time::sleep(LOOKUP_WAIT * lookup).await;
         }
-        let Some(image) = found else { return Ok(None) };
+        let image = found.ok_or_else(|| Error::NotPushed {
+            repository: repository.name().clone(),
+            image: self.to_string(),
+        })?;
         let Some(platform) = platform.filter(|_| image.is_index()) else {
-            return image.built().map(Some).map_err(not_an_image);
+            return image.built().map_err(not_an_image);
         };
         let images = Index::parse(image.text()).and_then(|index| index.images());
         let images = images.map_err(|error| wrong(error.into()))?;
@@ -83,7 +86,7 @@ impl Pushed {
         let manifest = manifest.ok_or_else(|| wrong(PushedError::Missing(only.digest)))?;
         let mut built = manifest.built().map_err(not_an_image)?;
         built.attestations.clone_from(&only.attestations);
-        Ok(Some(built))
+        Ok(built)
     }
 }
 
