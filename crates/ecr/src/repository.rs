@@ -356,3 +356,150 @@ fn read(image: &Answered) -> Result<Image, String> {
         Err(format!("the manifest has the digest {}, not {digest}", image.digest()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::{Arc, Mutex},
+    };
+
+    use aws_sdk_ecr::config::{BehaviorVersion, Credentials, Region};
+    use aws_smithy_runtime_api::{
+        client::{
+            http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn},
+            orchestrator::{HttpRequest, HttpResponse},
+        },
+        http::StatusCode,
+    };
+    use aws_smithy_types::body::SdkBody;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// An operation, and the status and body of its answer.
+    type Answer = (&'static str, u16, Value);
+
+    /// What ECR is asked, in order, and what it answers: what the local one never would.
+    #[derive(Debug, Clone)]
+    struct Script(Arc<Mutex<VecDeque<Answer>>>);
+
+    impl HttpConnector for Script {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            let (operation, status, body) = self.0.lock().unwrap().pop_front().unwrap();
+            let target = request.headers().get("x-amz-target").unwrap();
+            assert!(target.ends_with(operation), "{target}");
+            let status = StatusCode::try_from(status).unwrap();
+            let body = SdkBody::from(body.to_string());
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(status, body)))
+        }
+    }
+
+    fn repository(script: impl IntoIterator<Item = Answer>) -> Repository {
+        let script = Script(Arc::new(Mutex::new(script.into_iter().collect())));
+        let config = aws_sdk_ecr::Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::from_static("us-east-1"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(script.clone())));
+        Repository::new(Client::from_conf(config.build()), "hello".parse().unwrap())
+    }
+
+    fn index() -> Image {
+        Image::new("{}".to_owned(), media_type::OCI_INDEX.to_owned())
+    }
+
+    fn latest() -> ImageTag {
+        "latest".parse().unwrap()
+    }
+
+    fn refused(exception: &str) -> Answer {
+        ("PutImage", 400, json!({"__type": exception, "message": "so it is"}))
+    }
+
+    fn named(image: &Image) -> Answer {
+        let id = json!({"imageDigest": image.digest(), "imageTag": "latest"});
+        let kind = image.media_type();
+        let image =
+            json!({"imageId": id, "imageManifest": image.text(), "imageManifestMediaType": kind});
+        ("BatchGetImage", 200, json!({"images": [image]}))
+    }
+
+    #[tokio::test]
+    async fn an_image_that_cannot_be_read_is_not_taken_for_one_that_is_not_there() {
+        let failed = |code: &str| {
+            let failure = json!({
+                "imageId": {"imageTag": "latest"}, "failureCode": code, "failureReason": "so it is",
+            });
+            ("BatchGetImage", 200, json!({"images": [], "failures": [failure]}))
+        };
+        let found = repository([failed("ImageNotFound")]).image(latest()).await;
+        assert_eq!(found, Ok(None));
+        let error = repository([failed("KmsError")]).image(latest()).await.unwrap_err();
+        assert_eq!(error.name(), ErrorName::ServiceRejected);
+        assert_eq!(error.to_string(), "image latest of repository hello: KmsError: so it is");
+        let silent = ("BatchGetImage", 200, json!({"images": [], "failures": []}));
+        let error = repository([silent]).image(latest()).await.unwrap_err();
+        assert!(error.to_string().ends_with("neither an image nor a failure"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn bytes_that_are_not_those_of_the_digest_are_refused() {
+        let (operation, status, mut body) = named(&index());
+        body["images"][0]["imageManifest"] = json!("{ }");
+        let error =
+            repository([(operation, status, body)]).image(index().digest()).await.unwrap_err();
+        assert!(error.to_string().contains("the manifest has the digest sha256:"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_there_already_counts_as_put() {
+        for script in [
+            vec![refused("ImageAlreadyExistsException")],
+            vec![refused("ImageTagAlreadyExistsException"), named(&index())],
+        ] {
+            assert_eq!(repository(script).put(&index(), &latest()).await, Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_put_names_the_tag_and_what_ecr_says() {
+        let other = Image::new("{ }".to_owned(), media_type::OCI_INDEX.to_owned());
+        for (script, name, message) in [
+            (
+                vec![refused("ImageTagAlreadyExistsException"), named(&other)],
+                ErrorName::PublishTagImmutable,
+                "tag latest of repository hello is immutable and names another image",
+            ),
+            (
+                vec![refused("ReferencedImagesNotFoundException")],
+                ErrorName::PublishRejected,
+                "tag latest of repository hello: ecr:PutImage failed: \
+                 ReferencedImagesNotFoundException: so it is",
+            ),
+        ] {
+            let error = repository(script).put(&index(), &latest()).await.unwrap_err();
+            assert_eq!((error.name(), error.to_string().as_str()), (name, message));
+        }
+    }
+
+    #[tokio::test]
+    async fn tags_that_no_image_of_archwelds_can_have_are_passed_over() {
+        let digest = index().digest();
+        let page = |ids: Value, next: Option<&str>| {
+            ("ListImages", 200, json!({"imageIds": ids, "nextToken": next}))
+        };
+        let ids = json!([
+            {"imageTag": "latest", "imageDigest": digest},
+            {"imageTag": "größe", "imageDigest": digest},
+            {"imageDigest": digest},
+        ]);
+        let pages = [
+            page(ids, Some("more")),
+            page(json!([{"imageTag": "0123456", "imageDigest": digest}]), None),
+        ];
+        let tags = repository(pages).tags().await.unwrap();
+        let tags: Vec<&str> = tags.keys().map(ImageTag::as_str).collect();
+        assert_eq!(tags, ["0123456", "latest"]);
+    }
+}
