@@ -74,6 +74,27 @@ pub struct ImageConfig {
     pub only_if_base_changed: bool,
 }
 
+/// The buildspecs of the CodeBuild projects, for images that name none.
+const BUILDSPEC: &str = "buildspec.yml";
+const MANIFEST_BUILDSPEC: &str = "buildspec-manifest.yml";
+
+impl ImageConfig {
+    /// The files and folders within the source that the image depends on: when none of them
+    /// changes, neither does the image.
+    pub fn depends_on(&self) -> Vec<SourcePath> {
+        let path = |own: &Option<SourcePath>, default: &str| {
+            own.clone().unwrap_or_else(|| SourcePath(default.to_owned()))
+        };
+        let mut paths =
+            vec![self.context.clone(), self.dockerfile.clone(), path(&self.buildspec, BUILDSPEC)];
+        if self.manifest_buildspec.is_some() || self.publisher == Publisher::Build {
+            paths.push(path(&self.manifest_buildspec, MANIFEST_BUILDSPEC));
+        }
+        paths.extend(self.paths.iter().cloned());
+        paths
+    }
+}
+
 /// Who makes the index.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -546,6 +567,18 @@ mod tests {
         assert!(path("libs/a").holds("libs/a") && path("libs/a").holds("libs/a/b.rs"));
         assert!(!path("libs/a").holds("libs/ab") && !path("libs/a").holds("libs"));
         assert!(path(".").holds("anything"));
+    }
+
+    #[test]
+    fn an_image_depends_on_the_projects_buildspecs_where_it_has_none_of_its_own() {
+        let of = |rest: &str| {
+            let paths = image(rest).unwrap().depends_on();
+            paths.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of(""), ". Dockerfile buildspec.yml buildspec-manifest.yml");
+        let rest =
+            "context = \"api\"\nbuildspec = \"b.yml\"\npublisher = \"lambda\"\npaths = [\"libs\"]";
+        assert_eq!(of(rest), "api api/Dockerfile b.yml libs");
     }
 
     #[test]

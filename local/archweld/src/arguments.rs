@@ -43,6 +43,9 @@ pub(crate) struct Run {
     /// Who makes the index, instead of the configuration's choice
     #[arg(long, value_parser = publisher)]
     pub(crate) publisher: Option<Publisher>,
+    /// Build even what an earlier run built from the same source
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Report in JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use archweld_model::Plan;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
@@ -14,6 +15,9 @@ use serde_json::json;
 const LOG_LINES_MAX: usize = 400;
 /// What precedes every command in a build's log.
 const COMMAND_MARK: &str = "Running command ";
+
+/// What is shown of an image that is not built.
+const REUSED: &str = "reused, built by an earlier run";
 
 /// What happened to a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +93,20 @@ impl Progress {
             Display::Terminal(bars) => drop(bars.println(line)),
             Display::Plain => drop(writeln!(io::stderr(), "{line}")),
             Display::Json => self.json("note", &json!({"text": line})),
+        }
+    }
+
+    /// Shows what a plan leaves out, for no build will tell of it.
+    pub(crate) fn planned(&self, plan: &Plan) {
+        for planned in &plan.platforms {
+            let Some(built) = &planned.reused else { continue };
+            match &self.display {
+                Display::Json => self.json(
+                    "reused",
+                    &json!({"target": planned.build.target, "digest": built.digest}),
+                ),
+                _ => self.say(&format!("{:<14} {REUSED}", planned.build.target)),
+            }
         }
     }
 

@@ -7,7 +7,10 @@ use std::{
 
 use archweld_cloud::Cloud;
 use archweld_codebuild::CodeBuild;
-use archweld_model::{Config, ExecutionInput, ImageName, ImageTag, PlanError, Published, Trigger};
+use archweld_model::{
+    Config, ExecutableCheck, ExecutionInput, ImageConfig, ImageName, ImageTag, PlanError,
+    Published, PublishedPlatform, Trigger,
+};
 use archweld_step_functions::Status;
 use serde_json::{Value, json};
 
@@ -27,7 +30,7 @@ use crate::{
 pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
     let began = Instant::now();
     let deployment = Deployment::read(&arguments.project)?;
-    check_image(&deployment.config, arguments.image.as_ref())?;
+    let image = choose(&deployment.config, arguments.image.as_ref())?;
     let folder = deployment.folder.to_string_lossy().into_owned();
     let place = arguments.source.clone().unwrap_or(folder);
     let source = Source::find(&place, arguments.git_ref.as_ref())?;
@@ -37,7 +40,7 @@ pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
     if let Some(note) = source.note {
         progress.say(note);
     }
-    let outcome = execute(&cloud, &arguments, &source, &mut progress).await;
+    let outcome = execute(&cloud, input(&arguments, image, &source), &mut progress).await;
     progress.finish();
     let address = cloud.address().to_owned();
     let codebuild = cloud.codebuild().clone();
@@ -51,11 +54,14 @@ pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
     }
 }
 
-fn check_image(config: &Config, name: Option<&ImageName>) -> Result<(), Error> {
-    let problem = match name {
-        Some(name) if config.image(name).is_none() => format!("unknown image {:?}", name.as_str()),
-        None if config.images().len() > 1 => "missing; name one with --image".to_owned(),
-        _ => return Ok(()),
+fn choose<'a>(config: &'a Config, name: Option<&ImageName>) -> Result<&'a ImageConfig, Error> {
+    let problem = match (name, config.images()) {
+        (None, [only]) => return Ok(only),
+        (None, _) => "missing; name one with --image".to_owned(),
+        (Some(name), _) => match config.image(name) {
+            Some(image) => return Ok(image),
+            None => format!("unknown image {:?}", name.as_str()),
+        },
     };
     let known: Vec<&str> = config.images().iter().map(|image| image.name.as_str()).collect();
     Err(PlanError::Image { problem, known: known.join(", ") }.into())
@@ -63,8 +69,7 @@ fn check_image(config: &Config, name: Option<&ImageName>) -> Result<(), Error> {
 
 async fn execute(
     cloud: &Cloud,
-    arguments: &Run,
-    source: &Source,
+    input: ExecutionInput,
     progress: &mut Progress,
 ) -> Result<Published, Error> {
     let state_machine = cloud.stack().state_machines.first().ok_or(Error::NoStateMachine)?;
@@ -75,7 +80,7 @@ async fn execute(
             "StartExecution",
             json!({
                 "stateMachineArn": state_machine.arn,
-                "input": json!(input(arguments, source)).to_string(),
+                "input": json!(input).to_string(),
             }),
         )
         .await?;
@@ -104,12 +109,14 @@ async fn execute(
     Err(Error::Run { error, cause: text("cause") })
 }
 
-fn input(arguments: &Run, source: &Source) -> ExecutionInput {
+fn input(arguments: &Run, image: &ImageConfig, source: &Source) -> ExecutionInput {
     let platforms = (!arguments.platforms.is_empty()).then(|| arguments.platforms.clone());
     ExecutionInput {
         image: arguments.image.clone(),
         git_ref: source.git_ref.clone(),
         commit: source.commit.clone(),
+        tree: source.tree(&image.depends_on()),
+        force: arguments.force.then_some(true),
         platforms,
         tags: None,
         publisher: arguments.publisher,
@@ -175,12 +182,17 @@ fn summarize(published: &Published, address: &str, progress: &Progress) -> Resul
     let mut line = |what: &str, value: &str| text += &format!("  {what:<14} {value}\n");
     line("index", &published.digest.to_string());
     for image in &published.platforms {
-        let value = format!("{} {:>9}", image.digest, size(image.size_bytes));
+        let how = if image.reused { "reused" } else { "built" };
+        let value = format!("{} {:>9}, {how}", image.digest, size(image.size_bytes));
         line(&image.platform.to_string(), &value);
+        line("", &program(image));
     }
     line("tags", &names(&published.tags));
     if !published.tags_kept.is_empty() {
         line("tags kept", &format!("{} (of an earlier run)", names(&published.tags_kept)));
+    }
+    if !published.tags_ahead.is_empty() {
+        line("tags ahead", &format!("{} (of a newer run)", names(&published.tags_ahead)));
     }
     let (wall, own) = (wall.as_secs_f64(), own.as_secs_f64());
     line("time", &format!("{wall:.1} s, {own:.2} s of them archweld's own"));
@@ -191,6 +203,15 @@ fn summarize(published: &Published, address: &str, progress: &Progress) -> Resul
     io::stdout()
         .write_all(text.as_bytes())
         .map_err(|source| Error::System { what: "write to the standard output", source })
+}
+
+/// What was found out of the program that an image starts.
+fn program(image: &PublishedPlatform) -> String {
+    match &image.executable {
+        ExecutableCheck::Confirmed(found) => found.clone(),
+        ExecutableCheck::Unknown(reason) => format!("program not checked: {reason}"),
+        ExecutableCheck::Off => "program not checked: check_executable = false".to_owned(),
+    }
 }
 
 /// A size in decimal units, as registries show it.

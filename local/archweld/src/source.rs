@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use archweld_model::{Commit, GitRef};
+use archweld_model::{Commit, Digest, GitRef, SourcePath, SourceTree};
 
 use crate::error::Error;
 
@@ -21,6 +21,16 @@ pub(crate) struct Source {
     pub(crate) commit: Option<Commit>,
     /// What a person should know of the version.
     pub(crate) note: Option<&'static str>,
+    /// Where the commit's objects are, where they are on this machine.
+    objects: Option<Objects>,
+}
+
+/// Where git can look into a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Objects {
+    folder: String,
+    /// What precedes a path of the source in the repository: empty, or `<folder>/`.
+    prefix: String,
 }
 
 /// Where a source is.
@@ -45,6 +55,21 @@ impl Source {
         }
     }
 
+    /// Stands for the content of these paths of the source, where the commit is on this machine.
+    pub(crate) fn tree(&self, paths: &[SourcePath]) -> Option<SourceTree> {
+        let Objects { folder, prefix } = self.objects.as_ref()?;
+        let commit = self.commit.as_ref()?;
+        let object = |path: &SourcePath| {
+            // The source as a whole is the prefix itself.
+            let path = Some(path.as_str()).filter(|path| *path != ".").unwrap_or_default();
+            let name = format!("{commit}:{}", format!("{prefix}{path}").trim_end_matches('/'));
+            git(["-C", folder, "rev-parse", "--verify", "--quiet", &name])
+        };
+        let objects: Vec<String> =
+            paths.iter().map(|path| object(path).unwrap_or_default()).collect();
+        Digest::of(objects.join("\n").as_bytes()).to_string().strip_prefix("sha256:")?.parse().ok()
+    }
+
     fn of_folder(folder: &Path) -> Result<Self, Error> {
         let wrong = |reason: String| Error::Source { place: folder.display().to_string(), reason };
         let folder = folder.canonicalize().map_err(|error| wrong(error.to_string()))?;
@@ -56,6 +81,12 @@ impl Source {
             let place = ["-C", &folder_text];
             git(place.iter().chain(arguments).copied())
         };
+        // A folder that the surrounding repository ignores altogether is not one of git's.
+        let is_tracked = git(&["ls-files", "--", "."]).is_some_and(|list| !list.is_empty());
+        if !is_tracked {
+            let place = Place::Folder(folder);
+            return Ok(Self { place, git_ref: None, commit: None, note: None, objects: None });
+        }
         let head = git(&["rev-parse", "--verify", "HEAD"]).and_then(|head| head.parse().ok());
         let git_ref =
             git(&["symbolic-ref", "--quiet", "HEAD"]).and_then(|git_ref| git_ref.parse().ok());
@@ -68,7 +99,9 @@ impl Source {
                 Some("the folder has uncommitted changes: tags that name a commit are left out"),
             ),
         };
-        Ok(Self { place: Place::Folder(folder), git_ref, commit, note })
+        let prefix = git(&["rev-parse", "--show-prefix"]);
+        let objects = prefix.map(|prefix| Objects { folder: folder_text, prefix });
+        Ok(Self { place: Place::Folder(folder), git_ref, commit, note, objects })
     }
 
     fn of_repository(text: &str, remote: bool, git_ref: Option<&GitRef>) -> Result<Self, Error> {
@@ -97,7 +130,9 @@ impl Source {
                 wrong(format!("no ref {}", git_ref.map_or("HEAD", |git_ref| git_ref.as_str())))
             })?;
         let git_ref = git_ref.and_then(|_| found.parse().ok());
-        Ok(Self { place: Place::Repository(address), git_ref, commit: Some(commit), note: None })
+        let objects = (!remote).then(|| Objects { folder: address.clone(), prefix: String::new() });
+        let place = Place::Repository(address);
+        Ok(Self { place, git_ref, commit: Some(commit), note: None, objects })
     }
 }
 
@@ -137,19 +172,32 @@ mod tests {
 
     use super::*;
 
+    fn run(folder: &Path, arguments: &[&str]) {
+        let place = folder.to_str().unwrap();
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-C", place];
+        git(identity.iter().chain(arguments).copied()).unwrap();
+    }
+
+    fn commit(folder: &Path, file: &str, content: &str) {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        run(folder, &["add", file]);
+        run(folder, &["commit", "--quiet", "--message=a commit"]);
+    }
+
     fn repository() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().to_str().unwrap();
-        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-C", place];
-        let run = |arguments: &[&str]| {
-            git(identity.iter().chain(arguments).copied()).unwrap();
-        };
-        run(&["init", "--quiet", "--initial-branch=main"]);
-        fs::write(folder.path().join("file"), "1").unwrap();
-        run(&["add", "file"]);
-        run(&["commit", "--quiet", "--message=first"]);
-        run(&["tag", "--annotate", "--message=one", "v1"]);
+        run(folder.path(), &["init", "--quiet", "--initial-branch=main"]);
+        commit(folder.path(), "file", "1");
+        run(folder.path(), &["tag", "--annotate", "--message=one", "v1"]);
         folder
+    }
+
+    fn tree(place: &Path, git_ref: Option<&str>) -> Option<SourceTree> {
+        let paths = ["api", "Dockerfile"].map(|path| path.to_owned().try_into().unwrap());
+        let git_ref = git_ref.map(|git_ref| git_ref.parse().unwrap());
+        Source::find(place.to_str().unwrap(), git_ref.as_ref()).unwrap().tree(&paths)
     }
 
     #[test]
@@ -178,6 +226,55 @@ mod tests {
         }
         let missing = Source::find(text, Some(&"absent".parse().unwrap())).unwrap_err();
         assert!(missing.to_string().ends_with("no ref absent"), "{missing}");
+    }
+
+    #[test]
+    fn a_tree_changes_with_what_it_is_of_and_with_nothing_else() {
+        let folder = repository();
+        let place = folder.path();
+        commit(place, "api/main.c", "1");
+        let first = tree(place, None).unwrap();
+        assert_eq!(tree(place, Some("main")), Some(first.clone()));
+        commit(place, "README.md", "1");
+        assert_eq!(tree(place, None), Some(first.clone()));
+        commit(place, "Dockerfile", "1");
+        let second = tree(place, None).unwrap();
+        assert_ne!(second, first);
+        commit(place, "api/main.c", "2");
+        assert_ne!(tree(place, None), Some(second));
+        assert_ne!(tree(place, Some("v1")), Some(first));
+
+        fs::write(place.join("README.md"), "2").unwrap();
+        assert_eq!(tree(place, None), None);
+    }
+
+    #[test]
+    fn a_folder_within_a_repository_has_the_same_tree_as_the_repository_of_it_alone() {
+        let (alone, within) = (repository(), repository());
+        commit(alone.path(), "api/main.c", "1");
+        commit(within.path(), "services/api/main.c", "1");
+        let first = tree(&within.path().join("services"), None);
+        assert!(first.is_some());
+        assert_eq!(first, tree(alone.path(), None));
+        let whole = |place: &Path| {
+            let source = Source::find(place.to_str().unwrap(), None).unwrap();
+            source.tree(&[".".to_owned().try_into().unwrap()])
+        };
+        let before = whole(&within.path().join("services"));
+        commit(within.path(), "README.md", "1");
+        assert_eq!(whole(&within.path().join("services")), before);
+        assert_ne!(whole(within.path()), before);
+    }
+
+    #[test]
+    fn a_folder_that_git_ignores_has_no_commit() {
+        let folder = repository();
+        commit(folder.path(), ".gitignore", "ignored/");
+        let ignored = folder.path().join("ignored");
+        fs::create_dir(&ignored).unwrap();
+        fs::write(ignored.join("file"), "1").unwrap();
+        let source = Source::find(ignored.to_str().unwrap(), None).unwrap();
+        assert_eq!((source.commit, source.git_ref), (None, None));
     }
 
     #[test]

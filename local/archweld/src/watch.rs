@@ -2,7 +2,8 @@
 
 use archweld_cloud::Cloud;
 use archweld_codebuild::{BuildInfo, Notice as BuildNotice};
-use archweld_model::variable;
+use archweld_model::{Plan, variable};
+use archweld_states::HistoryEvent;
 use archweld_step_functions::{Notice as ExecutionNotice, Status};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -13,6 +14,9 @@ use crate::{
     error::Error,
     progress::{Change, Progress},
 };
+
+/// The state machine's variable that has the plan.
+const PLAN: &str = "plan";
 
 /// What is heard of the cloud, and of whoever wants the command to end.
 pub(crate) struct Watch {
@@ -80,12 +84,24 @@ impl Watch {
                     Ok(ExecutionNotice::Ended { execution_arn, status }) => {
                         return Heard::Ended { execution: execution_arn.to_string(), status };
                     }
-                    Ok(ExecutionNotice::History { .. }) | Err(RecvError::Lagged(_)) => {}
+                    Ok(ExecutionNotice::History { event, .. }) => {
+                        if let Some(plan) = plan_of(&event) {
+                            progress.planned(&plan);
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return Heard::Interrupted,
                 },
             }
         }
     }
+}
+
+/// The plan, where an event says that it is made.
+fn plan_of(event: &HistoryEvent) -> Option<Plan> {
+    let (_, details) = event.details.as_ref()?;
+    let plan = details.get("assignedVariables")?.get(PLAN)?;
+    serde_json::from_str(plan.as_str()?).ok()
 }
 
 fn show(notice: &BuildNotice, progress: &mut Progress) {
