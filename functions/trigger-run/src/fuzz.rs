@@ -5,7 +5,7 @@ use proptest::test_runner::Config;
 /// How many inputs each property is tried with: `PROPTEST_CASES`, or as many as take a second or
 /// two. What once failed is kept in `proptest-regressions`, and tried first.
 pub(crate) fn config() -> Config {
-    const CASES: u32 = 5_000;
+    const CASES: u32 = 2_000;
     let config = Config::default();
     if std::env::var_os("PROPTEST_CASES").is_some() { config } else { Config::with_cases(CASES) }
 }

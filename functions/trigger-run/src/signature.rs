@@ -153,3 +153,127 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> Option<Hmac<Sha256>> {
     }
     Some(mac)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The secret and the body of the vector that GitHub documents
+    /// (<https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>).
+    const SECRET: &str = "It's a Secret to Everybody";
+    const BODY: &[u8] = b"Hello, World!";
+    const HASH: &str = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+    const NOW: Duration = Duration::from_secs(1_614_265_330);
+
+    fn is_by(
+        headers: &[(&str, &str)],
+        secrets: &[&str],
+        body: &[u8],
+        now: Duration,
+    ) -> Option<bool> {
+        let headers: BTreeMap<String, String> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let headers = Headers::from(headers);
+        let signature = Signature::of(Provider::of(&headers)?, &headers)?;
+        let secrets: Vec<Secret> = secrets.iter().map(|secret| Secret::from(*secret)).collect();
+        Some(signature.is_by(&secrets, body, now))
+    }
+
+    #[test]
+    fn githubs_documented_signature_is_good_and_no_other() {
+        let signature = format!("sha256={HASH}");
+        let headers = [("X-GitHub-Event", "push"), ("X-Hub-Signature-256", signature.as_str())];
+        assert_eq!(is_by(&headers, &[SECRET], BODY, NOW), Some(true));
+        assert_eq!(is_by(&headers, &["old", SECRET], BODY, NOW), Some(true));
+        assert_eq!(is_by(&headers, &[SECRET], b"Hello, World", NOW), Some(false));
+        assert_eq!(is_by(&headers, &["another"], BODY, NOW), Some(false));
+        assert_eq!(is_by(&headers, &[], BODY, NOW), Some(false));
+        let headers = [("X-Event-Key", "repo:push"), ("X-Hub-Signature", signature.as_str())];
+        assert_eq!(is_by(&headers, &[SECRET], BODY, NOW), Some(true), "Bitbucket");
+        let headers = [("X-Gitea-Event", "push"), ("X-Gitea-Signature", HASH)];
+        assert_eq!(is_by(&headers, &[SECRET], BODY, NOW), Some(true), "Gitea");
+    }
+
+    /// The example of the specification's libraries.
+    #[test]
+    fn standard_webhooks_documented_signature_is_good_for_five_minutes() {
+        let secrets = ["plain text is no key", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"];
+        let body = br#"{"test": 2432232314}"#;
+        let good = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        let is_good = |signatures: &str, now| {
+            let headers = [
+                ("X-Gitlab-Event", "Push Hook"),
+                ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+                ("webhook-timestamp", "1614265330"),
+                ("webhook-signature", signatures),
+            ];
+            is_by(&headers, &secrets, body, now)
+        };
+        assert_eq!(is_good(good, NOW), Some(true));
+        assert_eq!(is_good(&format!("v1a,x v1, v1,AAAA {good}"), NOW), Some(true));
+        assert_eq!(is_good(good, NOW + CLOCKS_APART_MAX), Some(true));
+        assert_eq!(is_good(good, NOW + CLOCKS_APART_MAX + Duration::from_secs(1)), Some(false));
+        assert_eq!(is_good(good, NOW - CLOCKS_APART_MAX - Duration::from_secs(1)), Some(false));
+        assert_eq!(is_good(&good.replace("v1,", "v2,"), NOW), Some(false));
+        assert_eq!(is_good("", NOW), Some(false));
+    }
+
+    #[test]
+    fn sha1_is_no_signature() {
+        let sha1 = "sha1=0123456789012345678901234567890123456789";
+        for name in ["X-Hub-Signature", "X-Hub-Signature-256"] {
+            let headers = [("X-GitHub-Event", "push"), (name, sha1)];
+            assert_eq!(is_by(&headers, &[SECRET], BODY, NOW), None, "{name}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::fuzz::config())]
+        #[test]
+        fn no_signature_but_the_right_one_is_good(
+            signature in prop_oneof!["[0-9a-f]{64}", "(sha256=|sha1=|v1,)?.{0,70}"],
+            header in prop::sample::select(vec![
+                "x-hub-signature-256", "x-hub-signature", "x-gitea-signature", "x-gitlab-token",
+                "webhook-signature",
+            ]),
+            event in prop::sample::select(vec![
+                "x-github-event", "x-gitea-event", "x-gitlab-event", "x-event-key",
+            ]),
+            timestamp in "[0-9]{0,21}",
+            body in prop::collection::vec(any::<u8>(), 0..32),
+        ) {
+            let prefixed = format!("sha256={signature}");
+            for signature in [signature.as_str(), prefixed.as_str()] {
+                let headers = [
+                    (event, "push"), (header, signature), ("webhook-id", "1"),
+                    ("webhook-timestamp", &timestamp),
+                ];
+                let is_by = is_by(&headers, &[SECRET, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], &body, NOW);
+                prop_assert_ne!(is_by, Some(true));
+            }
+        }
+
+        #[test]
+        fn a_signature_is_good_for_its_body_and_key_alone(
+            key in "[ -~]{1,20}",
+            body in prop::collection::vec(any::<u8>(), 0..64),
+            position: prop::sample::Index,
+            bit in 0..8_u8,
+        ) {
+            let signature = hex::encode(hmac(key.as_bytes(), &[&body]).unwrap().finalize().into_bytes());
+            let signature = format!("sha256={signature}");
+            let headers = [("x-github-event", "push"), ("x-hub-signature-256", signature.as_str())];
+            prop_assert_eq!(is_by(&headers, &[&key], &body, NOW), Some(true));
+            prop_assert_eq!(is_by(&headers, &[&format!("{key}x")], &body, NOW), Some(false));
+            if !body.is_empty() {
+                let mut other = body.clone();
+                other[position.index(body.len())] ^= 1 << bit;
+                prop_assert_eq!(is_by(&headers, &[&key], &other, NOW), Some(false));
+            }
+        }
+    }
+}

@@ -168,3 +168,169 @@ fn malformed(field: &str, problem: impl ToString) -> Refusal {
 fn believable(time: Option<Timestamp>, latest: Timestamp) -> Option<Timestamp> {
     time.filter(|time| *time <= latest)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Each provider's headers, and the payload that it publishes.
+    const PUBLISHED: [(&str, &str, &str); 5] = [
+        ("x-github-event", "push", include_str!("../tests/payloads/github-push.json")),
+        ("x-gitlab-event", "Push Hook", include_str!("../tests/payloads/gitlab-push.json")),
+        ("x-gitlab-event", "Tag Push Hook", include_str!("../tests/payloads/gitlab-tag.json")),
+        ("x-event-key", "repo:push", include_str!("../tests/payloads/bitbucket-push.json")),
+        ("x-gitea-event", "push", include_str!("../tests/payloads/gitea-push.json")),
+    ];
+
+    /// Reads a body as if its signature were good.
+    fn read(header: &str, event: &str, body: &[u8], encode: bool) -> Result<Message, Refusal> {
+        let hash = "0".repeat(64);
+        let body = if encode {
+            BASE64.encode(body)
+        } else {
+            String::from_utf8(body.to_vec()).expect("a function URL hands text over as such")
+        };
+        let request = json!({
+            "headers": {
+                header: event,
+                "x-delivery": "1",
+                "x-hub-signature-256": format!("sha256={hash}"),
+                "x-hub-signature": format!("sha256={hash}"),
+                "x-gitlab-token": "token",
+                "idempotency-key": "1", "x-github-delivery": "1", "x-gitea-delivery": "1",
+                "x-request-uuid": "1",
+            },
+            "requestContext": {"http": {"method": "POST"}},
+            "body": body,
+            "isBase64Encoded": encode,
+        });
+        let request: Request = serde_json::from_value(request).unwrap();
+        request.receive()?.read("2026-11-23T10:00:40Z".parse().unwrap())
+    }
+
+    /// Puts something in the place of a value somewhere within another.
+    fn replace(value: &mut Value, place: &mut usize, with: &Value) {
+        if *place == 0 {
+            *value = with.clone();
+        }
+        *place = place.wrapping_sub(1);
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(|item| replace(item, place, with)),
+            Value::Object(fields) => {
+                fields.values_mut().for_each(|field| replace(field, place, with));
+            }
+            _ => {}
+        }
+    }
+
+    /// The same JSON with the fields of each object in another order, and white space between.
+    fn rewrite(value: &Value, order: usize, space: &str) -> String {
+        let parts = |parts: Vec<String>, open, close| {
+            format!("{space}{open}{}{space}{close}", parts.join(&format!("{space},{space}")))
+        };
+        match value {
+            Value::Array(items) => {
+                parts(items.iter().map(|item| rewrite(item, order, space)).collect(), '[', ']')
+            }
+            Value::Object(fields) => {
+                let mut fields: Vec<String> = fields
+                    .iter()
+                    .map(|(name, field)| {
+                        format!("{}{space}:{}", json!(name), rewrite(field, order, space))
+                    })
+                    .collect();
+                let count = fields.len().max(1);
+                fields.rotate_left(order % count);
+                parts(fields, '{', '}')
+            }
+            other => format!("{space}{other}{space}"),
+        }
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[0-9a-f]{40}".prop_map(Value::from),
+            "(refs/heads/)?.{0,20}".prop_map(Value::from),
+            "20[0-9]{2}-1[0-2]-2[0-9]T10:0[0-9]:00(Z|\\+14:00|\\+99:99)".prop_map(Value::from),
+            Just(json!([])),
+            Just(json!({})),
+            Just(json!([{"added": [], "modified": [], "removed": ["x"]}])),
+        ]
+    }
+
+    #[test]
+    fn a_commit_from_the_future_has_no_time() {
+        let (header, event, body) = PUBLISHED[1];
+        for (time, is_believed) in [("2026-11-23T11:00:40Z", true), ("2026-11-23T11:00:41Z", false)]
+        {
+            let body = body.replace("2026-11-23T10:30:00+01:00", time);
+            let Ok(Message::Push(delivery)) = read(header, event, body.as_bytes(), false) else {
+                panic!("a push");
+            };
+            assert_eq!(delivery.pushes[0].sequence.is_some(), is_believed, "{time}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(crate::fuzz::config())]
+        #[test]
+        fn any_body_is_read_or_refused(
+            body in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..64),
+                any_value().prop_map(|value| value.to_string().into_bytes()),
+            ],
+        ) {
+            for (header, event, _) in PUBLISHED {
+                prop_assert!(matches!(read(header, event, &body, true), Err(Refusal::Malformed(_))));
+            }
+        }
+
+        #[test]
+        fn any_value_anywhere_in_a_payload_is_read_or_refused(
+            provider in 0..PUBLISHED.len(),
+            place in 0..120_usize,
+            with in any_value(),
+        ) {
+            let (header, event, body) = PUBLISHED[provider];
+            let mut payload: Value = serde_json::from_str(body).unwrap();
+            replace(&mut payload, &mut { place }, &with);
+            match read(header, event, payload.to_string().as_bytes(), false) {
+                Ok(Message::Push(delivery)) => {
+                    prop_assert!(delivery.pushes.iter().all(|push| push.commit.is_whole()));
+                }
+                Err(Refusal::Malformed(problem)) => prop_assert!(problem.chars().count() < 400),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        #[test]
+        fn equal_payloads_are_read_equally(
+            provider in 0..PUBLISHED.len(),
+            place in 0..120_usize,
+            with in any_value(),
+            order in 0..20_usize,
+            space in "[ \t\r\n]{0,2}",
+        ) {
+            let (header, event, body) = PUBLISHED[provider];
+            let mut payload: Value = serde_json::from_str(body).unwrap();
+            replace(&mut payload, &mut { place }, &with);
+            let plain = read(header, event, payload.to_string().as_bytes(), false);
+            let rewritten = rewrite(&payload, order, &space);
+            for encode in [false, true] {
+                let read = read(header, event, rewritten.as_bytes(), encode);
+                // Which field is wrong first depends on their order.
+                match (&plain, &read) {
+                    (Err(Refusal::Malformed(_)), Err(Refusal::Malformed(_))) => {}
+                    _ => prop_assert_eq!(&read, &plain),
+                }
+            }
+        }
+    }
+}
