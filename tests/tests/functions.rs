@@ -112,7 +112,7 @@ fn settings(projects: Vec<String>) -> reconcile::Settings {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("archweld.toml");
     std::fs::write(&config, CONFIG).unwrap();
-    reconcile::Settings::new(projects, &config).unwrap()
+    reconcile::Settings::new(projects, &config)
 }
 
 /// Starts a build by hand; gives its identity.

@@ -147,7 +147,7 @@ impl<'a> Path<'a> {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("archweld.toml");
         std::fs::write(&config, CONFIG).unwrap();
-        let settings = reconcile::Settings::new(vec![], &config).unwrap();
+        let settings = reconcile::Settings::new(vec![], &config);
         let event = json!({
             "detail-type": "Step Functions Execution Status Change",
             "detail": {

@@ -10,11 +10,11 @@ use crate::{
     Annotations, Architecture, Attestation, Commit, Config, Digest, Environment, ErrorName,
     ExecutionInput, GitRef, ImageConfig, ImageName, ImageTag, InputError, MovingTag, Named,
     Platform, Publisher, RepositoryName, Run, RunTags, Sequence, SourceTree, TagError, TagTemplate,
-    Trigger, annotation, tag::RESERVED_PREFIX, variable,
+    Trigger, TriggerKind, annotation, tag::RESERVED_PREFIX, variable,
 };
 
 /// The kinds of trigger that are there to build anew what was built before.
-const KINDS_THAT_FORCE: [&str; 2] = ["schedule", "base-image"];
+const KINDS_THAT_FORCE: [TriggerKind; 2] = [TriggerKind::Schedule, TriggerKind::BaseImage];
 
 /// How long a build's environment variables may be together, in characters: names and values,
 /// the task token included. AWS's troubleshooting page named 5,500 as the point near which builds
@@ -307,7 +307,8 @@ impl Plan {
         check_platforms(&platforms)?;
         let publisher = input.publisher.unwrap_or(image.publisher);
         let kind = input.trigger.as_ref().and_then(|trigger| trigger.kind.as_deref());
-        let force = kind.is_some_and(|kind| KINDS_THAT_FORCE.contains(&kind));
+        let force =
+            kind.is_some_and(|kind| KINDS_THAT_FORCE.iter().any(|known| known.as_str() == kind));
         let force = input.force.unwrap_or(force);
         let tags = RunTags::new(image, &input, &execution)?;
         let run = &tags.run;

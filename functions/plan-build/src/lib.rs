@@ -5,14 +5,13 @@
 
 mod reuse;
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use archweld_ecr::Repository;
 use archweld_model::{
-    Config, ConfigError, Deployment, ErrorName, Execution, ExecutionInput, Named, Plan, PlanError,
-    Projects,
+    Config, Deployment, ErrorName, Execution, ExecutionInput, Named, Plan, PlanError, Projects,
 };
-use archweld_runtime::{StartError, variable};
+use archweld_runtime::{ConfigFileError, StartError, read_config, variable};
 use aws_sdk_ecr::Client;
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,29 +29,16 @@ pub struct Request {
 /// What the function is deployed with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    config: Result<Config, Error>,
+    config: Result<Config, ConfigFileError>,
     deployment: Deployment,
 }
 
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The configuration is not readable.
-    #[error("cannot read {path}: {reason}")]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// What the system says.
-        reason: String,
-    },
-    /// The configuration is wrong.
-    #[error("{path}:{error}")]
-    Config {
-        /// The file.
-        path: String,
-        /// Where and what.
-        error: ConfigError,
-    },
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigFileError),
     /// The input does not fit the configuration.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -86,15 +72,8 @@ impl Settings {
 
     /// Settings with the configuration at `path`.
     pub fn new(path: &Path, deployment: Deployment) -> Self {
-        Self { config: read(path), deployment }
+        Self { config: read_config(path), deployment }
     }
-}
-
-fn read(path: &Path) -> Result<Config, Error> {
-    let name = || path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let text = fs::read_to_string(path)
-        .map_err(|error| Error::Unreadable { path: name(), reason: error.to_string() })?;
-    Config::parse(&text).map_err(|error| Error::Config { path: name(), error })
 }
 
 /// Makes the plan of an execution.
@@ -126,7 +105,7 @@ mod tests {
     fn settings(config: &str) -> Settings {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("archweld.toml");
-        fs::write(&path, config).unwrap();
+        std::fs::write(&path, config).unwrap();
         let projects = Projects {
             amd64: "amd64".to_owned(),
             arm64: "arm64".to_owned(),

@@ -6,11 +6,14 @@
 
 mod tags;
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use archweld_ecr::EcrError;
 use archweld_model::{Config, ErrorName, ImageTag, Named, variable};
-use archweld_runtime::{CallError, Malformed, StartError, parse, variable as from_environment};
+use archweld_runtime::{
+    CallError, ConfigFileError, Malformed, StartError, parse, read_config,
+    variable as from_environment,
+};
 use aws_sdk_codebuild::{
     Client,
     error::SdkError,
@@ -32,7 +35,7 @@ pub struct Settings {
     /// The projects whose builds it looks at.
     projects: Vec<String>,
     /// The images whose tags it looks at.
-    config: Config,
+    config: Result<Config, ConfigFileError>,
 }
 
 /// The services that the function calls.
@@ -83,6 +86,9 @@ pub enum Error {
     /// A payload that is neither an order nor an event.
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigFileError),
     /// A call to AWS failed.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -95,48 +101,29 @@ impl Named for Error {
     fn name(&self) -> ErrorName {
         match self {
             Self::Malformed(error) => error.name(),
+            Self::Config(error) => error.name(),
             Self::Call(error) => error.name(),
             Self::Ecr(error) => error.name(),
         }
     }
 }
 
-/// A function that cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// A variable is missing.
-    #[error(transparent)]
-    Variable(#[from] StartError),
-    /// The configuration is not readable.
-    #[error("cannot read {path}: {problem}")]
-    Config {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-}
-
 impl Settings {
     /// Reads the environment that the template gives the function.
     ///
+    /// A wrong `archweld.toml` is no failure to start: builds are stopped all the same.
+    ///
     /// # Errors
-    /// When a variable is missing, or the configuration is wrong.
-    pub fn from_environment() -> Result<Self, SettingsError> {
+    /// When a variable is missing.
+    pub fn from_environment() -> Result<Self, StartError> {
         let names = ["PROJECT_AMD64", "PROJECT_ARM64", "PROJECT_MANIFEST"];
         let projects = names.into_iter().map(from_environment).collect::<Result<_, _>>()?;
-        Self::new(projects, from_environment("ARCHWELD_CONFIG")?.as_ref())
+        Ok(Self::new(projects, from_environment("ARCHWELD_CONFIG")?.as_ref()))
     }
 
     /// Settings for these projects and the configuration at `path`.
-    ///
-    /// # Errors
-    /// When the configuration is wrong.
-    pub fn new(projects: Vec<String>, path: &Path) -> Result<Self, SettingsError> {
-        let wrong = |problem| SettingsError::Config { path: path.display().to_string(), problem };
-        let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        let config = Config::parse(&text).map_err(|error| wrong(error.to_string()))?;
-        Ok(Self { projects, config })
+    pub fn new(projects: Vec<String>, path: &Path) -> Self {
+        Self { projects, config: read_config(path) }
     }
 }
 
@@ -171,7 +158,8 @@ pub async fn handle(
         stop_builds(&execution, project, &clients.codebuild, &mut reconciled).await?;
     }
     if let Some(detail) = ended {
-        reconciled.tags = tags::repair(&detail, settings, clients).await?;
+        let config = settings.config.as_ref().map_err(Clone::clone)?;
+        reconciled.tags = tags::repair(&detail, config, clients).await?;
     }
     tracing::info!(
         execution.arn = execution,

@@ -3,20 +3,20 @@
 use std::collections::BTreeSet;
 
 use archweld_ecr::{Repository, move_to_newest};
-use archweld_model::{Execution, ExecutionInput, ImageTag, RepositoryName, RunTags};
+use archweld_model::{Config, Execution, ExecutionInput, ImageTag, RepositoryName, RunTags};
 use jiff::Timestamp;
 
-use crate::{Clients, Error, Settings, StatusDetail};
+use crate::{Clients, Error, StatusDetail};
 
 /// Moves the tags that the execution set markers for to where they belong. Which those are follows
 /// from its input, as its plan did.
 pub(crate) async fn repair(
     ended: &StatusDetail,
-    settings: &Settings,
+    config: &Config,
     clients: &Clients,
 ) -> Result<Vec<ImageTag>, Error> {
     // An execution whose input makes no plan never got as far as a tag.
-    let Some((repository, tags)) = tags_of(ended, settings) else { return Ok(vec![]) };
+    let Some((repository, tags)) = tags_of(ended, config) else { return Ok(vec![]) };
     let repository = Repository::new(clients.ecr.clone(), repository);
     let listed = repository.tags().await?;
     let announced: BTreeSet<ImageTag> = tags
@@ -33,7 +33,7 @@ pub(crate) async fn repair(
     Ok(announced.into_iter().collect())
 }
 
-fn tags_of(ended: &StatusDetail, settings: &Settings) -> Option<(RepositoryName, RunTags)> {
+fn tags_of(ended: &StatusDetail, config: &Config) -> Option<(RepositoryName, RunTags)> {
     let input = serde_json::from_str(ended.input.as_deref()?).ok()?;
     let input = ExecutionInput::parse(input).ok()?;
     let execution = Execution {
@@ -41,5 +41,5 @@ fn tags_of(ended: &StatusDetail, settings: &Settings) -> Option<(RepositoryName,
         name: ended.name.clone(),
         start_time: Timestamp::from_millisecond(ended.start_date).ok()?,
     };
-    RunTags::of(&settings.config, &input, &execution).ok()
+    RunTags::of(config, &input, &execution).ok()
 }
