@@ -184,6 +184,7 @@ impl<'a> Bench<'a> {
             state: None,
             port: Some(0),
             registry_bytes_max: None,
+            git: None,
             functions: Functions::Folder(arguments.functions.clone()),
             builds: Builds::Worker(Arc::new(NoBuilds)),
         })

@@ -115,6 +115,7 @@ impl World {
             state: (door == Door::Http).then(|| folder.path().join("state")),
             port,
             registry_bytes_max: None,
+            git: None,
             functions,
             builds: Builds::Worker(builds.clone()),
         })

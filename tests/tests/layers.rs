@@ -13,6 +13,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("build-events", FUNCTION),
     ("publish", FUNCTION),
     ("reconcile", FUNCTION),
+    ("trigger-run", FUNCTION),
     ("archweld-step-functions", &["archweld-local-api", "archweld-states"]),
     ("archweld-lambda", LOCAL_SERVICE),
     ("archweld-codebuild", LOCAL_SERVICE),

@@ -8,8 +8,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use archweld_codebuild::{CodeBuild, Shell, ShellSettings, SourceOverride, Worker};
+use archweld_codebuild::{CodeBuild, Remote, Shell, ShellSettings, SourceOverride, Worker};
 use archweld_events::Bus;
+use archweld_git::{GitServer, GitSettings};
 use archweld_lambda::{Handler, InProcessHandler, Lambda};
 use archweld_local_api::{EventSink, Host};
 use archweld_model::RepositoryName;
@@ -27,7 +28,7 @@ use crate::{
     door::{self, Services},
     in_process,
     server::{Listening, Server},
-    wiring,
+    webhooks, wiring,
 };
 
 /// The address of a cloud that listens on no port: nothing but its own clients ever sees it.
@@ -54,10 +55,23 @@ pub struct Settings {
     pub port: Option<u16>,
     /// How many bytes of images the registry may hold.
     pub registry_bytes_max: Option<u64>,
+    /// A git remote for pushes to this machine.
+    pub git: Option<GitRemote>,
     /// The functions' code.
     pub functions: Functions,
     /// What runs builds.
     pub builds: Builds,
+}
+
+/// A git remote, whose pushes are told to the template's function URL.
+#[derive(Debug, Clone)]
+pub struct GitRemote {
+    /// The name of its repository.
+    pub name: String,
+    /// The folder of the bare repository.
+    pub folder: PathBuf,
+    /// The parameter of the template that says where sources are: it is given the remote's address.
+    pub parameter: Option<String>,
 }
 
 /// The functions' code.
@@ -99,6 +113,7 @@ pub struct Cloud {
     stack: Stack,
     router: Arc<Router>,
     address: String,
+    git: Option<GitServer>,
     server: Option<Server>,
     /// Held open for its lock.
     _lock: Option<File>,
@@ -111,7 +126,24 @@ impl Cloud {
     /// When the template, a function or a folder cannot be used, another archweld has the state
     /// folder, or the port is taken. Nothing is left behind then.
     pub async fn open(settings: Settings) -> Result<Self, OpenError> {
-        let Settings { host, template, stack_name, parameters, layers, state, .. } = settings;
+        let Settings { host, template, stack_name, mut parameters, layers, state, git, .. } =
+            settings;
+        // First, as the port is part of addresses that the template is given.
+        let listener = match settings.port {
+            Some(port) => Some(Listening::on(port).await?),
+            None => None,
+        };
+        let address = match &listener {
+            Some(listening) => format!("localhost:{}", listening.port()),
+            None => ADDRESS_IN_PROCESS.to_owned(),
+        };
+        let endpoint = format!("http://{address}");
+        let location = |remote: &GitRemote| format!("{endpoint}/git/{}.git", remote.name);
+        if let Some(remote) = &git
+            && let Some(parameter) = &remote.parameter
+        {
+            parameters.insert(parameter.clone(), location(remote));
+        }
         let deployment = Deployment {
             stack_name,
             account: host.account().to_owned(),
@@ -125,16 +157,7 @@ impl Cloud {
             check_binaries(&stack, folder)?;
         }
         // The folder comes after everything that can be refused without it.
-        let listener = match settings.port {
-            Some(port) => Some(Listening::on(port).await?),
-            None => None,
-        };
         let lock = state.as_deref().map(lock).transpose()?;
-        let address = match &listener {
-            Some(listening) => format!("localhost:{}", listening.port()),
-            None => ADDRESS_IN_PROCESS.to_owned(),
-        };
-        let endpoint = format!("http://{address}");
 
         let mut environment = BTreeMap::from([("AWS_ENDPOINT_URL".to_owned(), endpoint.clone())]);
         environment.extend(CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -147,10 +170,14 @@ impl Cloud {
         );
         let step_functions = step_functions(&host, &lambda, &bus, state.as_deref())?;
         state_machines.get_or_init(|| step_functions.clone());
+        let remote = git
+            .as_ref()
+            .map(|remote| Remote { repository: remote.folder.clone(), location: location(remote) });
         let services = Services {
             codebuild: codebuild(
                 &host,
                 settings.builds,
+                remote,
                 state.as_deref(),
                 &address,
                 environment,
@@ -180,11 +207,20 @@ impl Cloud {
             lambda,
             bus,
         };
-        let router = Arc::new(door::router(services.clone()));
+        let door = Arc::new(OnceLock::new());
+        let git = git.map(|remote| {
+            let url = location(&remote);
+            let git = GitSettings { name: remote.name, folder: remote.folder, url };
+            let deliver = webhooks::deliver(&stack, services.secrets.clone(), door.clone());
+            GitServer::new(services.host.clone(), git, deliver)
+        });
+        let git = git.transpose()?;
+        let router = Arc::new(door::router(services.clone(), git.as_ref()));
+        door.get_or_init(|| Arc::downgrade(&router));
         let sdk_config = in_process::sdk_config(&services.host, &endpoint, &router);
         create(&services, &stack, &settings.functions, &layers, &sdk_config).await?;
         let server = listener.map(|listening| listening.serve(Router::clone(&router)));
-        Ok(Self { services, stack, router, address, server, _lock: lock })
+        Ok(Self { services, stack, router, address, git, server, _lock: lock })
     }
 
     /// The host and port that door 1 listens on, as images' names begin with it.
@@ -242,6 +278,11 @@ impl Cloud {
         &self.services.secrets
     }
 
+    /// The git remote, where there is one.
+    pub fn git(&self) -> Option<&GitServer> {
+        self.git.as_ref()
+    }
+
     /// The URL of a function by its id in the template, where it has one of `AuthType: NONE`.
     pub fn function_url(&self, logical_id: &str) -> Option<String> {
         let known = self.services.urls.contains_key(logical_id);
@@ -265,6 +306,9 @@ impl Cloud {
     pub async fn shutdown(mut self) {
         if let Some(server) = self.server.take() {
             server.shutdown().await;
+        }
+        if let Some(git) = &self.git {
+            git.shutdown().await;
         }
         let Services { bus, codebuild, lambda, scheduler, step_functions, .. } = &self.services;
         scheduler.shutdown().await;
@@ -298,6 +342,7 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
 fn codebuild(
     host: &Host,
     builds: Builds,
+    remote: Option<Remote>,
     state: Option<&Path>,
     address: &str,
     environment: BTreeMap<String, String>,
@@ -314,6 +359,7 @@ fn codebuild(
                 registry: Some(address.to_owned()),
                 variables,
                 source,
+                remote,
             };
             Arc::new(Shell::new(host.clone(), settings)?)
         }

@@ -1,5 +1,5 @@
 //! What both doors lead to: the AWS JSON protocols, the REST APIs of Lambda and the scheduler,
-//! function URLs and the registry, as one router.
+//! function URLs, the registry and the git remote, as one router.
 //!
 //! The protocols: <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html>. Signatures are
 //! not checked: whoever reaches loopback may do everything here.
@@ -11,6 +11,7 @@ use std::{
 
 use archweld_codebuild::CodeBuild;
 use archweld_events::Bus;
+use archweld_git::GitServer;
 use archweld_lambda::Lambda;
 use archweld_local_api::{ApiError, Host};
 use archweld_registry::Registry;
@@ -108,12 +109,13 @@ impl Service {
 }
 
 /// Everything behind the doors.
-pub(crate) fn router(services: Services) -> Router {
+pub(crate) fn router(services: Services, git: Option<&GitServer>) -> Router {
     let (host, registry) = (services.host.clone(), services.registry.router());
     Router::new()
         .fallback(answer)
         .with_state(services)
         .merge(registry)
+        .merge(git.map(GitServer::router).unwrap_or_default())
         .layer(middleware::from_fn_with_state(host, refuse_foreign_names))
 }
 

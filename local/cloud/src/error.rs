@@ -121,6 +121,9 @@ pub enum OpenError {
     /// The schedules' folder cannot be opened.
     #[error("cannot open the schedules")]
     Schedules(#[from] archweld_scheduler::OpenError),
+    /// The git remote cannot be made.
+    #[error("cannot make the git remote")]
+    Git(#[from] archweld_git::OpenError),
     /// The executions' folder cannot be opened.
     #[error("cannot open the executions")]
     Executions(#[from] archweld_step_functions::OpenError),

@@ -10,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use archweld_cloud::{BODY_BYTES_MAX, Builds, Cloud, Functions, OpenError, Settings};
-use archweld_codebuild::{Job, Outcome, Status, Worker};
+use archweld_cloud::{
+    BODY_BYTES_MAX, Builds, Cloud, Functions, GitRemote, OpenError, Settings, ShellBuilds,
+};
+use archweld_codebuild::{Job, Notice as BuildNotice, Outcome, Status, Worker};
 use archweld_events::Notice;
+use archweld_git::Provider;
 use archweld_lambda::{InProcessHandler, Invocation};
 use archweld_local_api::Host;
 use archweld_template::Function;
@@ -59,6 +62,7 @@ fn settings(parameters: &[(&str, &str)]) -> (Settings, UnboundedReceiver<Seen>) 
         state: None,
         port: None,
         registry_bytes_max: None,
+        git: None,
         functions: Functions::InProcess(Box::new(move |function, environment, config| {
             handler(function, environment, config, seen.clone())
         })),
@@ -237,12 +241,90 @@ async fn a_request_to_a_url_is_its_functions_event() {
     assert_eq!(binary, "hook");
     assert_eq!((&event["rawPath"], &event["body"]), (&json!("/webhook"), &json!("hello")));
     assert_eq!(event["headers"]["x-github-event"], "ping");
-    assert!(environment["SECRET"].starts_with("arn:aws:secretsmanager:us-east-1:000000000000:"));
+    assert!(environment["WEBHOOK"].starts_with("arn:aws:secretsmanager:us-east-1:000000000000:"));
     for path in ["/url/Echo/", "/url/", "/url/Nothing/x"] {
         assert_eq!(request(&cloud, "POST", path, headers, b"hello").await.0, 404, "{path}");
     }
     let large = vec![b'x'; 6 * 1024 * 1024];
     assert_eq!(request(&cloud, "POST", "/url/Hook/", headers, &large).await.0, 413);
+    cloud.shutdown().await;
+}
+
+async fn git(folder: &Path, arguments: &[&str]) -> String {
+    let mut git = tokio::process::Command::new("git");
+    git.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", folder);
+    git.args(["-c", "user.name=t", "-c", "user.email=t@example.com", "-C"]).arg(folder);
+    let output = git.args(arguments).output().await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
+#[tokio::test]
+async fn a_push_is_a_signed_webhook_and_its_commit_can_be_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut settings, mut seen) = settings(&[]);
+    settings.port = Some(0);
+    settings.git = Some(GitRemote {
+        name: "app".to_owned(),
+        folder: folder.path().join("app.git"),
+        parameter: Some("Location".to_owned()),
+    });
+    settings.builds = Builds::Shell(ShellBuilds {
+        folder: folder.path().join("work"),
+        path: std::env::var_os("PATH").unwrap(),
+        variables: Vec::new(),
+        source: None,
+    });
+    let cloud = Cloud::open(settings).await.unwrap();
+    let url = cloud.git().unwrap().url().to_owned();
+    assert_eq!(url, format!("{}/git/app.git", cloud.endpoint()));
+    let work = folder.path().join("source");
+    std::fs::create_dir(&work).unwrap();
+    git(&work, &["init", "--quiet", "--initial-branch=main"]).await;
+    std::fs::write(work.join("text"), "pushed").unwrap();
+    git(&work, &["add", "."]).await;
+    git(&work, &["commit", "--quiet", "--message=first"]).await;
+    let commit = git(&work, &["rev-parse", "HEAD"]).await;
+    let said = git(&work, &["push", &url, "main"]).await;
+    // The function answers its event, which says nothing of runs.
+    assert!(said.contains("remote: archweld: main: nothing to start"), "{said}");
+
+    let (binary, environment, event) = next(&mut seen).await;
+    assert_eq!((binary.as_str(), &environment["LOCATION"]), ("hook", &url));
+    let body = event["body"].as_str().unwrap();
+    let payload: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(
+        (&payload["after"], &payload["repository"]["clone_url"]),
+        (&json!(commit), &json!(url))
+    );
+    let secret = json!({"SecretId": environment["WEBHOOK"]});
+    let secret = cloud.secrets().call("GetSecretValue", secret).await.unwrap();
+    let secret = secret["SecretString"].as_str().unwrap();
+    let headers = Provider::GitHub.headers("push", "any", secret.as_bytes(), body.as_bytes());
+    for name in ["x-github-event", "x-hub-signature-256"] {
+        let (_, value) = headers.iter().find(|(it, _)| *it == name).unwrap();
+        assert_eq!(event["headers"][name], *value);
+    }
+
+    let mut notices = cloud.codebuild().subscribe();
+    let build = json!({
+        "projectName": "test-Project",
+        "sourceVersion": commit,
+        "buildspecOverride": "{version: 0.2, phases: {build: {commands: [cat text]}}}",
+    });
+    let started = cloud.codebuild().call("StartBuild", build).await.unwrap();
+    let mut lines = Vec::new();
+    let status = loop {
+        match tokio::time::timeout(PATIENCE, notices.recv()).await.unwrap().unwrap() {
+            BuildNotice::Log { line, .. } => lines.push(line.to_string()),
+            BuildNotice::Finished { status, .. } => break status,
+            _ => {}
+        }
+    };
+    assert_eq!(status, Status::Succeeded, "{started} {lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("pushed")), "{lines:#?}");
     cloud.shutdown().await;
 }
 

@@ -33,5 +33,5 @@ pub use project::{
     Environment, EnvironmentType, EnvironmentVariable, Project, Source, SourceType, VariableType,
 };
 pub use service::{BUILDS_KEPT_MAX, CodeBuild, Settings, WORKER_END_MS_MAX};
-pub use shell::{Shell, ShellError, ShellSettings, SourceOverride};
+pub use shell::{Remote, Shell, ShellError, ShellSettings, SourceOverride};
 pub use worker::{Job, Outcome, Reporter, Worker};

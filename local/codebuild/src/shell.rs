@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 
 use self::group::Group;
 use self::session::{Program, Session};
-pub use self::source::SourceOverride;
+pub use self::source::{Remote, SourceOverride};
 use crate::build::{ExportedVariable, PhaseContext, PhaseType, Status};
 use crate::buildspec::{Buildspec, OnFailure, PhaseSpec, ShellKind};
 use crate::worker::{Job, Outcome, Worker};
@@ -54,6 +54,9 @@ pub struct ShellSettings {
     pub variables: Vec<(String, String)>,
     /// Where all builds take their source from, whatever their project says.
     pub source: Option<SourceOverride>,
+    /// Where builds take a source version from that was pushed to this machine, whatever `source`
+    /// says.
+    pub remote: Option<Remote>,
 }
 
 /// The variables may be credentials, so they are not shown.
@@ -261,7 +264,7 @@ impl Run<'_> {
         group: &Group,
     ) -> Result<(Buildspec, Option<String>), PhaseContext> {
         self.log("Waiting for DOWNLOAD_SOURCE");
-        let resolved = source::fetch(self.job, self.shell.settings.source.as_ref(), group, source)
+        let resolved = source::fetch(self.job, &self.shell.settings, group, source)
             .await
             .map_err(|error| error.context(self.job))?;
         if let Some(commit) = &resolved {

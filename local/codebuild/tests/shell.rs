@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use archweld_codebuild::{
-    CodeBuild, Environment, EnvironmentType, Notice, Project, Settings, Shell, ShellSettings,
-    Source, SourceOverride, SourceType,
+    CodeBuild, Environment, EnvironmentType, Notice, Project, Remote, Settings, Shell,
+    ShellSettings, Source, SourceOverride, SourceType,
 };
 use archweld_local_api::Host;
 use serde_json::{Value, json};
@@ -45,6 +45,7 @@ impl Machine {
             registry: None,
             variables: vec![("AWS_ENDPOINT_URL".into(), "http://localhost:1".into())],
             source: Some(SourceOverride::Folder(source)),
+            remote: None,
         };
         change(folder.path(), &mut settings);
         let host = Host::real("000000000000", "us-east-1");
@@ -821,6 +822,42 @@ async fn a_missing_docker_is_told() {
 }
 
 #[tokio::test]
+async fn what_was_pushed_to_this_machine_is_taken_from_there_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let work = folder.path().join("work");
+    fs::create_dir(&work).unwrap();
+    git(&work, &["init", "-q", "-b", "main"]);
+    fs::write(work.join("text"), "pushed").unwrap();
+    git(&work, &["add", "."]);
+    git(&work, &["commit", "-qm", "pushed"]);
+    let commit = git(&work, &["rev-parse", "HEAD"]);
+    git(folder.path(), &["clone", "-q", "--bare", "work", "bare"]);
+    let bare = folder.path().join("bare");
+    let machine = Machine::with(|folder, settings| {
+        fs::write(folder.join("source/text"), "as it is").unwrap();
+        let location = bare.to_str().unwrap().to_owned();
+        settings.remote = Some(Remote { repository: bare.clone(), location });
+    });
+    let buildspec = json!({"version": 0.2, "phases": {"build": {"commands": ["cat text; echo"]}}});
+    let unknown = "0123456789012345678901234567890123456789";
+    let cases = [
+        (None, "as it is"),
+        (Some("main"), "pushed"),
+        (Some(commit.as_str()), "pushed"),
+        (Some(unknown), "as it is"),
+        (Some("--help"), "as it is"),
+    ];
+    for (version, text) in cases {
+        let mut input = json!({"buildspecOverride": buildspec.to_string()});
+        if let Some(version) = version {
+            input["sourceVersion"] = json!(version);
+        }
+        let finished = machine.run(input).await;
+        assert_eq!(finished.output(), [text], "{version:?}\n{}", finished.log);
+    }
+}
+
+#[tokio::test]
 async fn a_registry_that_is_no_host_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     for registry in ["", "localhost:1/path", "a\nb", "$(touch x)"] {
@@ -831,6 +868,7 @@ async fn a_registry_that_is_no_host_is_refused() {
             registry: Some(registry.to_owned()),
             variables: Vec::new(),
             source: None,
+            remote: None,
         };
         let host = Host::real("000000000000", "us-east-1");
         assert!(Shell::new(host, settings).is_err(), "{registry:?}");

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
-use super::group::Group;
+use super::{ShellSettings, group::Group};
 use crate::build::PhaseContext;
 use crate::project::SourceType;
 use crate::worker::Job;
@@ -50,6 +50,23 @@ pub enum SourceOverride {
     Git(String),
 }
 
+/// A git repository of this machine that people push to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// The folder of the bare repository, which tells what was pushed. It may not be there yet.
+    pub repository: PathBuf,
+    /// The address that it is cloned from.
+    pub location: String,
+}
+
+impl Remote {
+    /// Whether a branch, tag or commit was pushed.
+    async fn has(&self, version: &str, group: &Group) -> bool {
+        let git = Git { command: "rev-parse", folder: &self.repository, group };
+        git.commit(version).await.is_some()
+    }
+}
+
 /// Why there is no source, as the phase's context tells it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SourceError {
@@ -84,11 +101,16 @@ impl SourceError {
 /// Puts the source into `target`, which is made; tells the commit, where there is one.
 pub(super) async fn fetch(
     job: &Job,
-    source: Option<&SourceOverride>,
+    settings: &ShellSettings,
     group: &Group,
     target: &Path,
 ) -> Result<Option<String>, SourceError> {
-    match source {
+    if let (Some(remote), Some(version)) = (&settings.remote, job.source_version.as_deref())
+        && remote.has(version, group).await
+    {
+        return clone(&remote.location, Some(version), group, target).await.map(Some);
+    }
+    match &settings.source {
         Some(SourceOverride::Folder(folder)) => copy(folder, target, group, &job.cancelled).await,
         Some(SourceOverride::Git(location)) => {
             clone(location, job.source_version.as_deref(), group, target).await.map(Some)
