@@ -56,6 +56,15 @@ pub struct Superseded {
 }
 
 impl Outcome {
+    /// An image that something went wrong for; what, the log says.
+    pub(crate) fn fail(&mut self, image: &ImageName) {
+        self.failed.push(Skipped {
+            image: image.clone(),
+            reason: "something went wrong; the function's log says what".to_owned(),
+            execution: None,
+        });
+    }
+
     pub(crate) fn skip(&mut self, image: &ImageName, reason: impl Into<String>) {
         self.skipped.push(Skipped { image: image.clone(), reason: reason.into(), execution: None });
     }

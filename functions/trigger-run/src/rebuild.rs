@@ -1,6 +1,6 @@
 //! Runs without a push: a schedule's time has come, or a base image was pushed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use archweld_model::{
     Architecture, BaseImage, Commit, GitRef, ImageConfig, TriggerKind, built_tag,
@@ -38,35 +38,15 @@ pub(crate) async fn scheduled(
     settings: &Settings,
     clients: &Clients,
 ) -> Result<Outcome, Error> {
-    let mut outcome = Outcome::default();
     let slot_id = format!("{} {}", short(&slot.schedule), slot.scheduled_time);
-    let mut asks = Vec::new();
-    let images = settings.config()?.images();
+    let mut rebuild = Rebuild::new(TriggerKind::Schedule, slot.scheduled_time, settings, clients);
     let is_meant = |image: &&ImageConfig| {
         image.schedule.as_ref().is_some_and(|schedule| schedule.as_str() == slot.schedule)
     };
-    for image in images.iter().filter(is_meant) {
-        let ask = Asked {
-            kind: TriggerKind::Schedule,
-            identity: slot_id.clone(),
-            id: slot_id.clone(),
-            time: slot.scheduled_time,
-        };
-        let Some(ask) = ask.of(image, settings, clients, &mut outcome).await? else { continue };
-        if image.only_if_base_changed
-            && let Some(since) = unmoved(image, ask.commit.as_ref(), &clients.ecr).await?
-        {
-            let reason = format!("neither its source nor a base image has moved since {since}");
-            outcome.skip(&image.name, reason);
-            continue;
-        }
-        asks.push(ask);
+    for image in settings.config()?.images().iter().filter(is_meant) {
+        rebuild.add(image, slot_id.clone(), slot_id.clone()).await;
     }
-    if asks.is_empty() && outcome.skipped.is_empty() {
-        outcome.ignored.push(format!("no image names schedule {:?}", short(&slot.schedule)));
-    }
-    clients.executions(settings).start_all(asks, &mut outcome).await?;
-    Ok(outcome)
+    rebuild.start(format!("no image names schedule {:?}", short(&slot.schedule))).await
 }
 
 /// Starts the runs of the images that are built on an image that was pushed.
@@ -75,31 +55,19 @@ pub(crate) async fn based_on(
     settings: &Settings,
     clients: &Clients,
 ) -> Result<Outcome, Error> {
-    let mut outcome = Outcome::default();
     let action = notice.detail;
+    let mut rebuild = Rebuild::new(TriggerKind::BaseImage, notice.time, settings, clients);
     if (action.result.as_str(), action.action_type.as_str()) != ("SUCCESS", "PUSH") {
-        outcome.ignored.push("no image was pushed".to_owned());
-        return Ok(outcome);
+        return rebuild.start("no image was pushed".to_owned()).await;
     }
     let slot = notice.time.as_second().div_euclid(BASE_IMAGE_SLOT.as_secs().cast_signed());
-    let mut asks = Vec::new();
     for image in settings.config()?.images() {
-        let Some(base) = image.base_images.iter().find(|base| is_push_of(base, &action)) else {
-            continue;
-        };
-        let asked = Asked {
-            kind: TriggerKind::BaseImage,
-            identity: format!("{base} {} {slot}", action.image_digest),
-            id: short(&notice.id),
-            time: notice.time,
-        };
-        asks.extend(asked.of(image, settings, clients, &mut outcome).await?);
+        if let Some(base) = image.base_images.iter().find(|base| is_push_of(base, &action)) {
+            let identity = format!("{base} {} {slot}", action.image_digest);
+            rebuild.add(image, identity, short(&notice.id)).await;
+        }
     }
-    if asks.is_empty() && outcome.skipped.is_empty() {
-        outcome.ignored.push(format!("no image is built on {}", action.repository_name));
-    }
-    clients.executions(settings).start_all(asks, &mut outcome).await?;
-    Ok(outcome)
+    rebuild.start(format!("no image is built on {}", action.repository_name)).await
 }
 
 /// Whether a push is one of a base image: under its tag, or, where any will do, under one that
@@ -119,54 +87,122 @@ fn is_push_of(base: &BaseImage, action: &ImageAction) -> bool {
         && base.tag.as_ref().map_or_else(|| !is_of_one_architecture(), |meant| meant == tag)
 }
 
-/// What asks for a run of an image's newest source.
-struct Asked {
+/// Runs of images' newest sources.
+struct Rebuild<'a> {
     kind: TriggerKind,
-    identity: String,
-    id: String,
     time: Timestamp,
+    settings: &'a Settings,
+    clients: &'a Clients,
+    asks: Vec<Ask<'a>>,
+    outcome: Outcome,
+    result: Result<(), Error>,
+    /// The refs that were asked for: many images may be of one source.
+    resolved: BTreeMap<(&'a str, &'a GitRef), Result<Resolved, Error>>,
 }
 
-impl Asked {
-    /// The run, of the commit that the image's ref is at now.
-    async fn of<'a>(
-        self,
+impl<'a> Rebuild<'a> {
+    fn new(
+        kind: TriggerKind,
+        time: Timestamp,
+        settings: &'a Settings,
+        clients: &'a Clients,
+    ) -> Self {
+        Self {
+            kind,
+            time,
+            settings,
+            clients,
+            asks: vec![],
+            outcome: Outcome::default(),
+            result: Ok(()),
+            resolved: BTreeMap::new(),
+        }
+    }
+
+    /// Adds the run of an image. What keeps one from being asked for keeps no other.
+    async fn add(&mut self, image: &'a ImageConfig, identity: String, id: String) {
+        if let Err(error) = self.try_add(image, identity, id).await {
+            tracing::error!(image.name = %image.name, "no run: {error}");
+            self.outcome.fail(&image.name);
+            self.result = Err(error);
+        }
+    }
+
+    async fn try_add(
+        &mut self,
         image: &'a ImageConfig,
-        settings: &Settings,
-        clients: &Clients,
-        outcome: &mut Outcome,
-    ) -> Result<Option<Ask<'a>>, Error> {
-        let Some(git_ref) = &image.schedule_ref else { return Ok(None) };
-        let (commit, note) = match resolve(image, git_ref, settings, clients).await? {
+        identity: String,
+        id: String,
+    ) -> Result<(), Error> {
+        let Some(git_ref) = &image.schedule_ref else { return Ok(()) };
+        let (commit, note) = match self.resolve(image, git_ref).await? {
             Resolved::Commit(commit) => (Some(commit), None),
             Resolved::Missing => {
-                outcome.skip(&image.name, format!("its source has no {git_ref}"));
-                return Ok(None);
+                self.skip(image, format!("its source has no {git_ref}"));
+                return Ok(());
             }
             Resolved::Unknown(reason) => (None, Some(format!("started from {git_ref}: {reason}"))),
         };
-        Ok(Some(Ask {
+        if self.kind == TriggerKind::Schedule
+            && image.only_if_base_changed
+            && let Some(since) = unmoved(image, commit.as_ref(), &self.clients.ecr).await?
+        {
+            let reason = format!("neither its source nor a base image has moved since {since}");
+            self.skip(image, reason);
+            return Ok(());
+        }
+        self.asks.push(Ask {
             image,
             git_ref: git_ref.clone(),
             commit,
             before: None,
             kind: self.kind,
-            identity: self.identity,
-            id: self.id,
+            identity,
+            id,
             sequence: sequence(self.time),
             actor: None,
             note,
-        }))
+        });
+        Ok(())
+    }
+
+    fn skip(&mut self, image: &ImageConfig, reason: String) {
+        tracing::info!(image.name = %image.name, "no run: {reason}");
+        self.outcome.skip(&image.name, reason);
+    }
+
+    async fn resolve(
+        &mut self,
+        image: &'a ImageConfig,
+        git_ref: &'a GitRef,
+    ) -> Result<Resolved, Error> {
+        let source = image.source.as_ref();
+        let source = source.map_or(self.settings.source.as_str(), |source| source.as_str());
+        if let Some(known) = self.resolved.get(&(source, git_ref)) {
+            return known.clone();
+        }
+        let resolved = resolve(source, git_ref, self.settings, self.clients).await;
+        self.resolved.insert((source, git_ref), resolved.clone());
+        resolved
+    }
+
+    /// Starts the runs that were added; where none was, says why.
+    async fn start(mut self, otherwise: String) -> Result<Outcome, Error> {
+        if self.asks.is_empty() && self.outcome.skipped.is_empty() {
+            self.outcome.ignored.push(otherwise);
+        }
+        let executions = self.clients.executions(self.settings);
+        executions.start_all(self.asks, &mut self.outcome).await?;
+        self.result.map(|()| self.outcome)
     }
 }
 
 async fn resolve(
-    image: &ImageConfig,
+    source: &str,
     git_ref: &GitRef,
     settings: &Settings,
     clients: &Clients,
 ) -> Result<Resolved, Error> {
-    let source = image.source.as_ref().map_or(settings.source.as_str(), |source| source.as_str());
     let host = |url: &str| Address::parse(url).map(|address| address.host().to_owned());
     // The token is the deployment's source's, and no other server's to see.
     let token: Option<Arc<[Secret]>> = match &settings.git_token {

@@ -126,11 +126,7 @@ impl Executions<'_> {
             outcome.superseded.extend(one.superseded);
             if let Err(error) = started {
                 tracing::error!(image.name = %ask.image.name, "no run, or not superseding: {error}");
-                outcome.failed.push(Skipped {
-                    image: ask.image.name.clone(),
-                    reason: "AWS did not do what was asked; the function's log says why".to_owned(),
-                    execution: None,
-                });
+                outcome.fail(&ask.image.name);
                 // What may pass by itself is worth another try, whatever else there is.
                 if result.is_ok() || error.is_unavailable() {
                     result = Err(error);

@@ -156,6 +156,9 @@ async fn a_source_that_cannot_be_asked_is_left_to_the_build_or_tried_again() {
     let outcome = world.event(slot("2026-11-23T02:00:00Z")).await.unwrap();
     let note = "started from main: the source's server says 404 Not Found";
     assert_eq!(outcome["started"][0]["note"], note);
+    let image = "[[image]]\nname = \"other\"\nplatforms = [\"linux/arm64\"]\nschedule = \"nightly\"\n\
+                 source = \"https://elsewhere.example/team/app\"\n";
+    let world = World::with(&format!("{NIGHTLY}{image}")).await;
     world.git.lock().unwrap().answers.insert(refs_of(SOURCE), (503, String::new()));
     let error = world.event(slot("2026-11-24T02:00:00Z")).await.unwrap_err();
     assert_eq!(error.name(), ErrorName::ServiceUnavailable);
@@ -163,6 +166,7 @@ async fn a_source_that_cannot_be_asked_is_left_to_the_build_or_tried_again() {
         error.to_string(),
         "git ls-remote failed: HTTP 503: the source's server cannot answer now"
     );
+    assert_eq!(world.running().await, ["other main -"], "one keeps no other from its run");
     let gone = World::with(&NIGHTLY.replace("\"main\"", "\"gone\"")).await;
     serve(&gone, ONE);
     let outcome = gone.event(slot("2026-11-23T02:00:00Z")).await.unwrap();

@@ -145,6 +145,7 @@ impl World {
             layers: BTreeMap::<String, PathBuf>::new(),
             state: None,
             port: None,
+            git: None,
             registry_bytes_max: None,
             functions: Functions::InProcess(Box::new(|_, _, _| panic!("no functions"))),
             builds: Builds::Worker(Arc::new(NoBuilds)),
