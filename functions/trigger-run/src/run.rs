@@ -11,7 +11,7 @@ use aws_sdk_sfn::{
     types::ExecutionStatus,
 };
 use aws_smithy_types::DateTime;
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures_util::stream::{self, Stream, StreamExt as _, TryStreamExt as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::outcome::{Outcome, Skipped, Started, Superseded};
@@ -113,13 +113,12 @@ impl Executions<'_> {
         outcome: &mut Outcome,
     ) -> Result<(), CallError> {
         let mut result = Ok(());
-        let mut started = stream::iter(asks)
-            .map(|ask| async move {
-                let mut outcome = Outcome::default();
-                let result = self.start(&ask, &mut outcome).await;
-                (ask, outcome, result)
-            })
-            .buffered(CALLS_MAX);
+        let starts = asks.into_iter().map(|ask| async move {
+            let mut outcome = Outcome::default();
+            let result = self.start(&ask, &mut outcome).await;
+            (ask, outcome, result)
+        });
+        let mut started = few_at_once(starts);
         while let Some((ask, one, started)) = started.next().await {
             outcome.started.extend(one.started);
             outcome.skipped.extend(one.skipped);
@@ -234,17 +233,15 @@ impl Executions<'_> {
                         && other.commit == ask.before)
         };
         let older: Vec<&Candidate> = others.iter().chain([&ours]).filter(is_older).collect();
-        let superseded = stream::iter(older)
-            .map(|older| async move {
-                self.stop(&older.arn, &newest.arn, &ask.git_ref).await?;
-                Ok(Superseded {
-                    image: ask.image.name.clone(),
-                    execution: older.arn.clone(),
-                    by: newest.arn.clone(),
-                })
+        let stops = older.into_iter().map(|older| async move {
+            self.stop(&older.arn, &newest.arn, &ask.git_ref).await?;
+            Ok(Superseded {
+                image: ask.image.name.clone(),
+                execution: older.arn.clone(),
+                by: newest.arn.clone(),
             })
-            .buffered(CALLS_MAX);
-        superseded.try_collect().await
+        });
+        few_at_once(stops).try_collect().await
     }
 
     /// The running executions of the image and ref that events started, but for one.
@@ -268,11 +265,9 @@ impl Executions<'_> {
             .map(|execution| execution.execution_arn)
             .take(CANDIDATES_MAX)
             .collect();
-        let candidates = stream::iter(named)
-            .map(|arn| async move { self.candidate(ask, arn).await })
-            .buffered(CALLS_MAX)
-            .try_filter_map(|candidate| std::future::ready(Ok(candidate)));
-        candidates.try_collect().await
+        let candidates = named.into_iter().map(|arn| self.candidate(ask, arn));
+        let candidates: Vec<Option<Candidate>> = few_at_once(candidates).try_collect().await?;
+        Ok(candidates.into_iter().flatten().collect())
     }
 
     async fn candidate(self, ask: &Ask<'_>, arn: String) -> Result<Option<Candidate>, CallError> {
@@ -321,6 +316,12 @@ impl Executions<'_> {
             },
         }
     }
+}
+
+/// Runs futures a few at a time; their results come in their order.
+fn few_at_once<F: Future>(futures: impl Iterator<Item = F>) -> impl Stream<Item = F::Output> {
+    // Collected, since a closure that is kept in a future may not be sent to another thread.
+    stream::iter(futures.collect::<Vec<F>>()).buffered(CALLS_MAX)
 }
 
 /// A running execution of one image and ref.

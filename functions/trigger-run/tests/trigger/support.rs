@@ -177,7 +177,8 @@ impl World {
 
     /// The function's answer to an event.
     pub(crate) async fn event(&self, event: Value) -> Result<Value, Error> {
-        match handle(event, &self.settings, &self.clients).await? {
+        // Boxed, as hosts of several threads do.
+        match handle(event, &self.settings, &self.clients).boxed().await? {
             Output::Outcome(outcome) => Ok(json!(outcome)),
             Output::Answer(answer) => panic!("an answer to an event: {answer:?}"),
         }
