@@ -323,7 +323,17 @@ async fn webhook(
     }
     match received.read(now)? {
         Message::Ignored(what) => outcome.ignored.push(what),
-        Message::Push(delivery) => pushed(&delivery, settings, clients, outcome).await?,
+        Message::Push(delivery) => {
+            pushed(&delivery, settings, clients, outcome).await?;
+            tracing::info!(
+                webhook.provider = received.provider().as_str(),
+                webhook.delivery = delivery.id,
+                started = outcome.started.len(),
+                skipped = outcome.skipped.len(),
+                superseded = outcome.superseded.len(),
+                "webhook answered"
+            );
+        }
     }
     Ok(())
 }

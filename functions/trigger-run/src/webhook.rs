@@ -175,6 +175,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::push::{Changed, Push};
 
     /// Each provider's headers, and the payload that it publishes.
     const PUBLISHED: [(&str, &str, &str); 5] = [
@@ -263,6 +264,62 @@ mod tests {
             Just(json!({})),
             Just(json!([{"added": [], "modified": [], "removed": ["x"]}])),
         ]
+    }
+
+    fn pushed(header: &str, event: &str, payload: &Value) -> Push {
+        match read(header, event, payload.to_string().as_bytes(), false) {
+            Ok(Message::Push(mut delivery)) => delivery.pushes.remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_list_of_commits_that_ends_early_says_nothing_of_files() {
+        const GITLAB: usize = 1;
+        const GITEA: usize = 4;
+        let files = |index: usize, change: fn(&mut Value)| {
+            let (header, event, body) = PUBLISHED[index];
+            let mut payload: Value = serde_json::from_str(body).unwrap();
+            change(&mut payload);
+            match pushed(header, event, &payload).changed {
+                Changed::Files(files) => Some(files.len()),
+                Changed::Everything => None,
+            }
+        };
+        assert_eq!(files(GITLAB, |_| {}), Some(2));
+        let many_of = |count: usize| {
+            let (header, event, body) = PUBLISHED[GITLAB];
+            let mut payload: Value = serde_json::from_str(body).unwrap();
+            payload["commits"] = vec![payload["commits"][0].clone(); count].into();
+            payload["total_commits_count"] = count.into();
+            pushed(header, event, &payload).changed
+        };
+        assert!(matches!(many_of(19), Changed::Files(_)));
+        assert_eq!(many_of(20), Changed::Everything);
+        assert_eq!(files(GITLAB, |payload| payload["total_commits_count"] = 3.into()), None);
+        let new = |payload: &mut Value| payload["before"] = "0".repeat(40).into();
+        assert_eq!(files(GITLAB, new), None);
+        assert_eq!(files(GITEA, |_| {}), Some(1));
+        assert_eq!(files(GITEA, |payload| payload["total_commits"] = 6.into()), None);
+        assert_eq!(files(GITEA, new), None);
+    }
+
+    #[test]
+    fn a_deletion_is_no_push() {
+        let zeros = "0".repeat(40);
+        for index in [0, 1, 4] {
+            let (header, event, body) = PUBLISHED[index];
+            let mut payload: Value = serde_json::from_str(body).unwrap();
+            payload["after"] = zeros.as_str().into();
+            payload["head_commit"] = Value::Null;
+            payload["checkout_sha"] = Value::Null;
+            let body = payload.to_string();
+            let Ok(Message::Push(delivery)) = read(header, event, body.as_bytes(), false) else {
+                panic!("a deletion is understood");
+            };
+            assert_eq!(delivery.pushes, []);
+            assert_eq!(delivery.ignored, ["deletion of \"refs/heads/main\""]);
+        }
     }
 
     #[test]
