@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use archweld_git::Provider;
 use archweld_model::{GitRef, ImageName, Platform, Publisher};
 use clap::{Args, Parser, Subcommand};
 
@@ -22,6 +23,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Keep the local cloud running, for the AWS CLI, SDKs and Docker
     Up(Up),
+    /// Send a signed webhook by hand, to the local cloud or to a function's URL
+    Trigger(Trigger),
     /// Check archweld.toml, the state machine and the template, and that they agree
     Validate(Project),
 }
@@ -65,6 +68,34 @@ pub(crate) struct Up {
     pub(crate) host: Host,
     #[command(flatten)]
     pub(crate) project: Project,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trigger {
+    /// The provider whose webhook it is: github, gitlab, bitbucket or gitea
+    #[arg(long)]
+    pub(crate) provider: Provider,
+    /// The payload, which is sent as it is
+    #[arg(long, value_name = "FILE")]
+    pub(crate) payload: PathBuf,
+    /// The URL of a function [default: the local cloud's]
+    #[arg(long, requires = "secret_file")]
+    pub(crate) url: Option<String>,
+    /// A file with the secret that signs [default: the local cloud's secret]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// The identity of the delivery [default: a new one]
+    #[arg(long, value_name = "ID")]
+    pub(crate) delivery: Option<String>,
+    /// The event: push, tag_push, or the provider's own name of another
+    #[arg(long, default_value = "push")]
+    pub(crate) event: String,
+    /// The local cloud's port on loopback
+    #[arg(long, default_value_t = PORT_DEFAULT)]
+    pub(crate) port: u16,
+    /// The template of the local cloud [default: as for the other commands]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) template: Option<PathBuf>,
 }
 
 /// Where the local cloud runs.

@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use archweld_cloud::{Builds, Cloud, Functions, Settings, ShellBuilds};
+use archweld_cloud::{Builds, Cloud, Functions, GitRemote, Settings, ShellBuilds};
 use archweld_codebuild::SourceOverride;
 use archweld_local_api::Host;
 use archweld_model::Config;
@@ -28,6 +28,10 @@ pub(crate) const REGION: &str = "us-east-1";
 /// The layer of the template that holds the configuration, and the file's name in it.
 const CONFIG_LAYER: &str = "ConfigLayer";
 const CONFIG_FILE: &str = "archweld.toml";
+/// The parameter of the template that says where the source is.
+const SOURCE_PARAMETER: &str = "SourceLocation";
+/// How long the name of the git remote's repository may be, in characters.
+const REPOSITORY_NAME_MAX: usize = 60;
 /// What builds inherit of the environment: how Docker is reached.
 const INHERITED: [&str; 5] = [
     "DOCKER_HOST",
@@ -66,11 +70,28 @@ impl Deployment {
         Ok(Self { config, folder, template: home::template(project.template.as_deref())? })
     }
 
+    /// A git remote for pushes to this machine, which are then what the deployment is of.
+    ///
+    /// # Errors
+    /// When the state folder cannot be told.
+    pub(crate) fn git(&self, host: &HostArguments) -> Result<GitRemote, Error> {
+        let what = "find the state folder";
+        let state = path::absolute(&host.state).map_err(|source| Error::System { what, source })?;
+        let name = repository_name(&self.folder);
+        let folder = state.join("git").join(format!("{name}.git"));
+        Ok(GitRemote { name, folder, parameter: Some(SOURCE_PARAMETER.to_owned()) })
+    }
+
     /// Opens the local cloud, with a repository for every image.
     ///
     /// # Errors
     /// When something of the deployment cannot be used, or the state folder or port is taken.
-    pub(crate) async fn open(&self, host: &HostArguments, source: &Place) -> Result<Cloud, Error> {
+    pub(crate) async fn open(
+        &self,
+        host: &HostArguments,
+        source: &Place,
+        git: Option<GitRemote>,
+    ) -> Result<Cloud, Error> {
         let source = match source {
             Place::Folder(folder) => SourceOverride::Folder(folder.clone()),
             Place::Repository(address) => SourceOverride::Git(address.clone()),
@@ -83,6 +104,7 @@ impl Deployment {
             layers: BTreeMap::from([(CONFIG_LAYER.to_owned(), self.folder.clone())]),
             port: Some(host.port),
             registry_bytes_max: host.registry_bytes_max,
+            git,
             functions: Functions::Folder(home::functions(host.functions.as_deref())?),
             builds: Builds::Shell(ShellBuilds {
                 folder: host.state.join("work"),
@@ -98,6 +120,16 @@ impl Deployment {
         }
         Ok(cloud)
     }
+}
+
+/// The name of the repository in a folder: the folder's, with a dash for what an address would
+/// have to quote.
+fn repository_name(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let plain = |it: char| if it.is_ascii_alphanumeric() || "._-".contains(it) { it } else { '-' };
+    let name: String = name.chars().map(plain).take(REPOSITORY_NAME_MAX).collect();
+    let name = name.trim_start_matches(['.', '_', '-']).trim_end_matches(".git");
+    if name.is_empty() { "source".to_owned() } else { name.to_owned() }
 }
 
 /// How Docker is reached. A build has a home of its own and with it no Docker context, so that the
@@ -123,4 +155,25 @@ fn context_engine() -> Option<String> {
         .ok()?;
     let engine = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !engine.is_empty()).then_some(engine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folders_name_is_its_repositorys() {
+        let cases = [
+            ("/home/ada/hello", "hello"),
+            ("/srv/hello.git", "hello"),
+            ("/home/ada/my app (2)", "my-app--2-"),
+            ("/home/ada/größe", "gr--e"),
+            ("/home/ada/.config", "config"),
+            ("/home/ada/---", "source"),
+            ("/", "source"),
+        ];
+        for (folder, name) in cases {
+            assert_eq!(repository_name(Path::new(folder)), name);
+        }
+    }
 }

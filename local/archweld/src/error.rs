@@ -65,6 +65,42 @@ pub(crate) enum Error {
         /// What it says.
         source: io::Error,
     },
+    /// A file of the command line that cannot be read.
+    #[error("cannot read {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file that holds no secret.
+    #[error("no secret in {}: expected a line of text", .0.display())]
+    NoSecret(PathBuf),
+    /// The template has nothing that takes webhooks.
+    #[error(
+        "no function of the template takes webhooks: expected one with a FunctionUrlConfig of \
+         AuthType NONE and a secret in its environment"
+    )]
+    NoWebhook,
+    /// What should be sent is no request.
+    #[error("cannot send this to {url}: {reason}")]
+    Request {
+        /// Where to.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Nobody answers.
+    #[error("no answer from {url}: {reason}")]
+    NoAnswer {
+        /// Who should.
+        url: String,
+        /// What happened.
+        reason: String,
+    },
+    /// A webhook that was not taken.
+    #[error("the webhook was answered {0}")]
+    Refused(u16),
     /// A run that published nothing.
     #[error("{error}: {cause}")]
     Run {
@@ -90,7 +126,11 @@ impl Error {
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::Run { error, .. } if error == "Plan.Invalid" => 2,
-            Self::Run { .. } | Self::Call(_) | Self::System { .. } => 1,
+            Self::Run { .. }
+            | Self::Call(_)
+            | Self::System { .. }
+            | Self::NoAnswer { .. }
+            | Self::Refused(_) => 1,
             // 128 and the number of SIGINT, as shells have it.
             Self::Interrupted => 130,
             _ => 2,

@@ -1,8 +1,8 @@
 //! The archweld command: the workflow on one machine.
 //!
 //! Every function runs as the binary that would be deployed, and every build as the buildspec
-//! says. Exit status: 0 when the image is published, 1 when a run failed, 2 when the command line
-//! or the deployment is wrong, 130 after Ctrl-C.
+//! says. Exit status: 0 when the image is published or the webhook taken, 1 when a run failed or a
+//! webhook was refused, 2 when the command line or the deployment is wrong, 130 after Ctrl-C.
 
 mod arguments;
 mod deployment;
@@ -11,6 +11,7 @@ mod home;
 mod progress;
 mod run;
 mod source;
+mod trigger;
 mod up;
 mod validate;
 mod watch;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run(arguments) => with_runtime(run::run(arguments)),
         Command::Up(arguments) => with_runtime(up::up(arguments)),
+        Command::Trigger(arguments) => with_runtime(trigger::trigger(arguments)),
         Command::Validate(project) => validate::validate(&project),
     };
     match done {

@@ -34,7 +34,7 @@ pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
     let folder = deployment.folder.to_string_lossy().into_owned();
     let place = arguments.source.clone().unwrap_or(folder);
     let source = Source::find(&place, arguments.git_ref.as_ref())?;
-    let cloud = deployment.open(&arguments.host, &source.place).await?;
+    let cloud = deployment.open(&arguments.host, &source.place, None).await?;
     let mut progress = Progress::new(arguments.json, began);
     progress.say(&format!("building {}", source.place));
     if let Some(note) = source.note {
@@ -194,8 +194,12 @@ fn summarize(published: &Published, address: &str, progress: &Progress) -> Resul
     if !published.tags_ahead.is_empty() {
         line("tags ahead", &format!("{} (of a newer run)", names(&published.tags_ahead)));
     }
-    let (wall, own) = (wall.as_secs_f64(), own.as_secs_f64());
-    line("time", &format!("{wall:.1} s, {own:.2} s of them archweld's own"));
+    let (wall_s, own_s) = (wall.as_secs_f64(), own.as_secs_f64());
+    if own < wall {
+        line("time", &format!("{wall_s:.1} s, {own_s:.2} s of them archweld's own"));
+    } else {
+        line("time", &format!("{wall_s:.2} s: nothing was built"));
+    }
     text += &format!("while `archweld up` serves the registry:\n  {pull}\n");
     for line in &runs {
         text += &format!("  {line}\n");

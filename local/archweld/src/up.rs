@@ -6,6 +6,9 @@ use std::{
     time::Instant,
 };
 
+use archweld_cloud::{Cloud, webhook_target};
+use jiff::tz::TimeZone;
+
 use crate::{
     arguments::Up,
     deployment::{Deployment, REGION},
@@ -23,7 +26,8 @@ pub(crate) async fn up(arguments: Up) -> Result<(), Error> {
     let deployment = Deployment::read(&arguments.project)?;
     let folder = deployment.folder.to_string_lossy().into_owned();
     let source = Source::find(arguments.source.as_deref().unwrap_or(&folder), None)?;
-    let cloud = deployment.open(&arguments.host, &source.place).await?;
+    let git = deployment.git(&arguments.host)?;
+    let cloud = deployment.open(&arguments.host, &source.place, Some(git)).await?;
     let mut watch = Watch::new(&cloud)?;
     let state_machine = cloud.stack().state_machines.first().ok_or(Error::NoStateMachine)?;
     let (endpoint, arn) = (cloud.endpoint(), &state_machine.arn);
@@ -33,11 +37,12 @@ pub(crate) async fn up(arguments: Up) -> Result<(), Error> {
         "AWS APIs  {endpoint}   (AWS_ENDPOINT_URL, region {REGION}, any credentials)\n\
          registry  {}\n\
          source    {}\n\
-         start     aws --endpoint-url {endpoint} --region {REGION} stepfunctions start-execution \
+         {}start     aws --endpoint-url {endpoint} --region {REGION} stepfunctions start-execution \
          --state-machine-arn {arn} --input '{{}}'\n\
          {}Ctrl-C ends it.\n",
         cloud.address(),
         source.place,
+        triggers(&cloud),
         engine.map(|engine| format!("Docker    export DOCKER_HOST={engine}\n")).unwrap_or_default(),
     );
     io::stdout()
@@ -56,4 +61,28 @@ pub(crate) async fn up(arguments: Up) -> Result<(), Error> {
     progress.finish();
     cloud.shutdown().await;
     Ok(())
+}
+
+/// What starts runs by itself.
+fn triggers(cloud: &Cloud) -> String {
+    let mut text = String::new();
+    if let Some(git) = cloud.git() {
+        let url = git.url();
+        text += &format!("push      git remote add archweld {url}; git push archweld main\n");
+    }
+    if let Some(target) = webhook_target(cloud.stack()) {
+        text += &format!("webhooks  {}{}\n", cloud.endpoint(), target.path);
+    }
+    for schedule in cloud.scheduler().schedules() {
+        let settings = &schedule.settings;
+        let next = schedule.next.map_or_else(
+            || if settings.enabled { "over" } else { "disabled" }.to_owned(),
+            |next| {
+                let zone = TimeZone::get(&settings.time_zone).unwrap_or(TimeZone::UTC);
+                format!("next {}", next.to_zoned_datetime(zone).strftime("%Y-%m-%d %H:%M:%S %Z"))
+            },
+        );
+        text += &format!("schedule  {}  {}  {next}\n", settings.name, settings.expression);
+    }
+    text
 }

@@ -7,6 +7,7 @@ use std::{
 
 use archweld_cloud::OpenError;
 use archweld_model::ErrorName;
+use archweld_scheduler::{Expression, Timetable};
 use archweld_states::Definition;
 use archweld_template::{Deployment as StackDeployment, Stack};
 
@@ -41,6 +42,7 @@ pub(crate) fn validate(project: &Project) -> Result<(), Error> {
     let mut problems = Vec::new();
     check_images(&deployment, &stack, &mut problems);
     check_projects(&stack, &mut problems);
+    check_schedules(&stack, &mut problems);
     for state_machine in &stack.state_machines {
         let text = state_machine.definition_text().map_err(|source| OpenError::Definition {
             state_machine: state_machine.logical_id.clone(),
@@ -97,6 +99,17 @@ fn check_projects(stack: &Stack, problems: &mut Vec<String>) {
     }
 }
 
+fn check_schedules(stack: &Stack, problems: &mut Vec<String>) {
+    for schedule in &stack.schedules {
+        let settings = &schedule.settings;
+        let expression = settings.expression.parse::<Expression>().map(drop);
+        let zone = Timetable::zone(&settings.time_zone).map(drop);
+        for error in [expression, zone].into_iter().filter_map(Result::err) {
+            problems.push(format!("schedule {}: {error}", schedule.logical_id));
+        }
+    }
+}
+
 fn check_definition(
     id: &str,
     definition: &Definition,
@@ -131,6 +144,10 @@ fn report(deployment: &Deployment, stack: &Stack) -> Result<(), Error> {
     line("functions", stack.functions.iter().map(|it| it.name.clone()).collect());
     line("state machines", stack.state_machines.iter().map(|it| it.name.clone()).collect());
     line("event rules", stack.rules.iter().map(|it| it.rule.name.clone()).collect());
+    let names = stack.schedules.iter().map(|it| it.settings.name.clone());
+    line("schedules", names.collect());
+    let names = stack.secrets.iter().map(|it| it.settings.name.clone());
+    line("secrets", names.collect());
     line("builds", stack.builds.iter().map(|it| it.name.clone()).collect());
     line("repositories", stack.repositories.iter().map(|it| it.name.clone()).collect());
     line(
