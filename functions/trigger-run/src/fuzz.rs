@@ -1,4 +1,7 @@
 //! How hard the property tests try.
+//!
+//! `PROPTEST_CASES=120000 cargo nextest run --package trigger-run` tries more than a million inputs, in
+//! some minutes. A body that it finds wrong belongs in `tests/corpus`.
 
 use proptest::test_runner::Config;
 

@@ -304,6 +304,28 @@ mod tests {
         assert_eq!(files(GITEA, new), None);
     }
 
+    /// Bodies that broke somebody's reader, or might: add what a longer search finds.
+    #[test]
+    fn the_corpus_is_read_or_refused() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let body = std::fs::read(entry.path()).unwrap();
+            for (header, event, _) in PUBLISHED {
+                match read(header, event, &body, true) {
+                    Ok(Message::Push(delivery)) => {
+                        assert!(delivery.pushes.iter().all(|push| push.commit.is_whole()));
+                    }
+                    Err(Refusal::Malformed(problem)) => assert!(problem.chars().count() < 400),
+                    other => panic!("{:?}: {other:?}", entry.path()),
+                }
+            }
+            count += 1;
+        }
+        assert!(count > 20, "only {count}");
+    }
+
     #[test]
     fn a_deletion_is_no_push() {
         let zeros = "0".repeat(40);
