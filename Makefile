@@ -41,7 +41,7 @@ test: tools ## Run the unit and integration tests
 
 .PHONY: e2e
 e2e: binaries tools ## Run the end-to-end tests with a real Docker engine
-	@scripts/install skopeo=skopeo
+	@scripts/install skopeo=skopeo docker-registry=docker-registry
 	@scripts/with-engine bash -c 'scripts/base-images && ARCHWELD=$(CURDIR)/$(BIN)/archweld exec $(VENV)/bin/python -m unittest discover --verbose --start-directory tests/e2e $(ARGS)'
 
 .PHONY: lint

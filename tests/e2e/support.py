@@ -112,25 +112,32 @@ class EndToEnd(unittest.TestCase):
                 path.unlink()
             else:
                 path.write_text(content)
-        git = ("git", "-C", folder, "-c", "user.name=e2e", "-c", "user.email=e2e@example.com")
-        command(*git, "init", "--quiet", "--initial-branch=main")
-        command(*git, "add", "--all")
-        command(*git, "commit", "--quiet", "--message=project")
+        command("git", "-C", folder, "init", "--quiet", "--initial-branch=main")
+        self.commit(folder)
         return folder
+
+    def commit(self, folder, **files):
+        """Commits `files`, named as for `project`, and whatever else changed; gives the commit's first 7 digits."""
+        for file, content in files.items():
+            (folder / file.replace("_", ".")).write_text(content)
+        git = ("git", "-C", folder, "-c", "user.name=e2e", "-c", "user.email=e2e@example.com")
+        command(*git, "add", "--all")
+        command(*git, "commit", "--quiet", "--message=a commit")
+        return command(*git, "rev-parse", "HEAD").stdout[:7]
 
     def arguments(self, project, *further, subcommand="run", port=0):
         config = project / "archweld.toml"
         here = ("--config", config, "--state", self.state, "--port", port)
         return [str(argument) for argument in (ARCHWELD, subcommand, *here, *further)]
 
-    def run_project(self, project, *further, port=0):
+    def run_project(self, project, *further, port=0, env=None):
         """`archweld run` to its end."""
         # Started from elsewhere: only the arguments and the command's own place count.
-        return command(*self.arguments(project, *further, port=port), check=False, cwd=ROOT)
+        return command(*self.arguments(project, *further, port=port), check=False, cwd=ROOT, env=env)
 
-    def publish(self, project, *further):
+    def publish(self, project, *further, env=None):
         """A run that succeeds: its summary and all its reports."""
-        done = self.run_project(project, "--json", *further)
+        done = self.run_project(project, "--json", *further, env=env)
         reports = [json.loads(line) for line in done.stdout.splitlines()]
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return reports[-1], reports

@@ -1,12 +1,15 @@
 """A source tree in, a multi-architecture image out: what Docker, skopeo and archweld say of it agrees."""
 
+import contextlib
 import json
 import os
+import re
 import shlex
+import subprocess
 import time
 import unittest
 
-from support import ARCHWELD, PLATFORMS, ROOT, EndToEnd, command, digest_of
+from support import ARCHWELD, PLATFORMS, ROOT, EndToEnd, command, digest_of, wait_until
 
 SECOND_RUN_SECONDS_MAX = 60
 
@@ -24,6 +27,23 @@ class Publish(EndToEnd):
         inspected = command("docker", "manifest", "inspect", "--insecure", f"{repository}:latest").stdout
         self.assertEqual(platforms_of(inspected), summary_platforms(summary))
 
+        # What each build pushed, under a tag of its own.
+        for architecture, image in zip(("amd64", "arm64v8"), summary["platforms"], strict=True):
+            self.assertEqual(cloud.tags()[f"{summary['run']}-{architecture}"], image["digest"])
+
+        for platform in PLATFORMS:
+            command("docker", "pull", "--platform", platform, f"{repository}:latest")
+            image = json.loads(command("docker", "image", "inspect", f"{repository}:latest").stdout)[0]
+            self.assertEqual(f"{image['Os']}/{image['Architecture']}", platform)
+            self.assertIn(f"{repository}@{summary['digest']}", image["RepoDigests"])
+
+        with self.second_registry() as other:
+            tls = ("--src-tls-verify=false", "--dest-tls-verify=false")
+            command("skopeo", "copy", "--all", *tls, f"docker://{repository}:latest", f"docker://{other}/copy:latest")
+            self.assertEqual(cloud.raw(f"{other}/copy:latest"), raw)
+            for digest in summary_platforms(summary).values():
+                self.assertEqual(digest_of(cloud.raw(f"{other}/copy@{digest}")), digest)
+
         # The lines that archweld printed, at the port where the registry is now.
         pull, *runs = (
             shlex.split(line.replace(summary["uri"], repository)) for line in (summary["pull"], *summary["run_lines"])
@@ -32,6 +52,27 @@ class Publish(EndToEnd):
         command(*pull)
         for line, (platform, machine) in zip(runs, PLATFORMS.items(), strict=True):
             self.assertEqual(command(*line).stdout, f"hello from {machine}, built for {platform}\n")
+
+    @contextlib.contextmanager
+    def second_registry(self):
+        """Debian's docker-registry: its address."""
+        config = self.folder / "registry.yml"
+        storage = {"filesystem": {"rootdirectory": str(self.folder / "registry")}}
+        config.write_text(json.dumps({"version": "0.1", "storage": storage, "http": {"addr": "127.0.0.1:0"}}))
+        log = self.folder / "registry.log"
+        with log.open("wb") as output:
+            registry = subprocess.Popen(["docker-registry", "serve", config], stdout=output, stderr=output)
+
+        def address():
+            self.assertIsNone(registry.poll(), log.read_text())
+            found = re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text())
+            return found and found[1]
+
+        try:
+            yield wait_until(address, "the second registry says where it listens")
+        finally:
+            registry.terminate()
+            registry.wait()
 
     def test_the_build_publisher_publishes_an_index_of_both_platforms(self):
         project = self.project()
@@ -82,6 +123,7 @@ class Publish(EndToEnd):
         began = time.monotonic()
         done = command(*make, further, env=environment)
         self.assertLess(time.monotonic() - began, SECOND_RUN_SECONDS_MAX)
+        self.assertIn("nothing was built", done.stdout)
         self.assertIn("\n  docker pull localhost:", done.stdout)
         for platform in PLATFORMS:
             self.assertIn(f"\n  docker run --rm --platform {platform} localhost:", done.stdout)
