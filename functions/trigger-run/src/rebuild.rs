@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use archweld_model::{
-    Architecture, BaseImage, Commit, GitRef, ImageConfig, TriggerKind, built_tag,
+    Architecture, BaseImage, Commit, GitRef, ImageConfig, Marker, Sequence, TriggerKind, built_tag,
 };
 use archweld_runtime::CallError;
 use aws_sdk_ecr::{
     Client,
-    operation::describe_images::DescribeImagesError,
+    operation::describe_images::{
+        DescribeImagesError, DescribeImagesOutput, builders::DescribeImagesFluentBuilder,
+    },
     types::{ImageDetail, ImageIdentifier},
 };
 use jiff::Timestamp;
@@ -143,9 +145,11 @@ impl<'a> Rebuild<'a> {
             }
             Resolved::Unknown(reason) => (None, Some(format!("started from {git_ref}: {reason}"))),
         };
+        let published = published(image, commit.as_ref(), &self.clients.ecr).await?;
         if self.kind == TriggerKind::Schedule
             && image.only_if_base_changed
-            && let Some(since) = unmoved(image, commit.as_ref(), &self.clients.ecr).await?
+            && let Some(published) = &published
+            && let Some(since) = unmoved(image, published, &self.clients.ecr).await?
         {
             let reason = format!("neither its source nor a base image has moved since {since}");
             self.skip(image, reason);
@@ -159,7 +163,9 @@ impl<'a> Rebuild<'a> {
             kind: self.kind,
             identity,
             id,
-            sequence: sequence(self.time),
+            // The source is as old as it was: a push that comes after it is newer, though it may
+            // be of commits from before now.
+            sequence: published.as_ref().and_then(next_sequence).or_else(|| sequence(self.time)),
             actor: None,
             note,
         });
@@ -215,16 +221,35 @@ async fn resolve(
     Ok(clients.git.resolve(source, git_ref, token).await?)
 }
 
+/// The index that a run published of a commit, where one did.
+async fn published(
+    image: &ImageConfig,
+    commit: Option<&Commit>,
+    ecr: &Client,
+) -> Result<Option<ImageDetail>, CallError> {
+    let Ok(Some(tag)) = built_tag(image, &commit.cloned(), None) else { return Ok(None) };
+    let id = ImageIdentifier::builder().image_tag(tag.as_str()).build();
+    let describe = ecr.describe_images().repository_name(image.repository.as_str()).image_ids(id);
+    let page = described(describe).await?;
+    Ok(page.and_then(|page| page.image_details?.into_iter().next()))
+}
+
+/// The sequence right after that of the run that published an index: its moving tags' markers tell.
+fn next_sequence(published: &ImageDetail) -> Option<Sequence> {
+    let tags = published.image_tags().iter().filter_map(|tag| tag.parse().ok());
+    let newest =
+        tags.filter_map(|tag| Marker::of(&tag)).map(|marker| marker.rank.sequence).max()?;
+    (u64::from(newest) + 1).try_into().ok()
+}
+
 /// Since when an image is what a run would make of it, as far as that is known: its source was
 /// published, and each base image was pushed before that run could have begun.
 async fn unmoved(
     image: &ImageConfig,
-    commit: Option<&Commit>,
+    published: &ImageDetail,
     ecr: &Client,
 ) -> Result<Option<Timestamp>, CallError> {
-    let Ok(Some(tag)) = built_tag(image, &commit.cloned(), None) else { return Ok(None) };
-    let published = BaseImage { repository: image.repository.clone(), tag: Some(tag) };
-    let Some(published) = pushed_at(&published, ecr).await? else { return Ok(None) };
+    let Some(published) = time_of(published) else { return Ok(None) };
     let minutes = image.build_timeout_minutes.saturating_add(image.queue_timeout_minutes);
     let longest = Duration::from_secs(60 * u64::from(minutes));
     let began = published.checked_sub(longest).unwrap_or(Timestamp::MIN);
@@ -249,25 +274,36 @@ async fn pushed_at(image: &BaseImage, ecr: &Client) -> Result<Option<Timestamp>,
     let mut newest = None;
     let mut next_token = None;
     for _ in 0..PAGES_MAX {
-        let page = match describe.clone().set_next_token(next_token).send().await {
-            Ok(page) => page,
-            Err(error) => match error.as_service_error() {
-                Some(
-                    DescribeImagesError::ImageNotFoundException(_)
-                    | DescribeImagesError::RepositoryNotFoundException(_),
-                ) => return Ok(None),
-                _ => return Err(CallError::new("ecr:DescribeImages", &error)),
-            },
-        };
-        let pushed = page.image_details().iter().filter_map(ImageDetail::image_pushed_at);
-        newest = newest.max(pushed.filter_map(|time| time.to_millis().ok()).max());
+        let page = described(describe.clone().set_next_token(next_token)).await?;
+        let Some(page) = page else { return Ok(None) };
+        newest = newest.max(page.image_details().iter().filter_map(time_of).max());
         next_token = page.next_token;
         if next_token.is_none() {
-            return Ok(newest.and_then(|time| Timestamp::from_millisecond(time).ok()));
+            return Ok(newest);
         }
     }
     // More images than are looked through: one of the others may be the newest.
     Ok(None)
+}
+
+/// An answer, or `None` where there is no such image or repository.
+async fn described(
+    describe: DescribeImagesFluentBuilder,
+) -> Result<Option<DescribeImagesOutput>, CallError> {
+    match describe.send().await {
+        Ok(page) => Ok(Some(page)),
+        Err(error) => match error.as_service_error() {
+            Some(
+                DescribeImagesError::ImageNotFoundException(_)
+                | DescribeImagesError::RepositoryNotFoundException(_),
+            ) => Ok(None),
+            _ => Err(CallError::new("ecr:DescribeImages", &error)),
+        },
+    }
+}
+
+fn time_of(image: &ImageDetail) -> Option<Timestamp> {
+    Timestamp::from_millisecond(image.image_pushed_at()?.to_millis().ok()?).ok()
 }
 
 #[cfg(test)]

@@ -304,6 +304,20 @@ mod tests {
         assert_eq!(files(GITEA, new), None);
     }
 
+    #[test]
+    fn gitea_orders_pushes_by_what_came_before_though_commits_are_old() {
+        let (header, event, body) = PUBLISHED[4];
+        let sequence = |updated: &str, written: &str| {
+            let mut payload: Value = serde_json::from_str(body).unwrap();
+            payload["repository"]["updated_at"] = updated.into();
+            payload["head_commit"]["timestamp"] = written.into();
+            pushed(header, event, &payload).sequence
+        };
+        let first = sequence("2026-11-20T10:00:00Z", "2026-11-23T09:00:00Z");
+        let rebased = sequence("2026-11-23T09:00:05Z", "2026-11-21T10:00:00Z");
+        assert!(first < rebased, "{first:?} {rebased:?}");
+    }
+
     /// Bodies that broke somebody's reader, or might: add what a longer search finds.
     #[test]
     fn the_corpus_is_read_or_refused() {

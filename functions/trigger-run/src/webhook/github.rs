@@ -42,6 +42,7 @@ struct Repository {
     clone_url: String,
     ssh_url: Option<String>,
     pushed_at: Option<Moment>,
+    updated_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -123,6 +124,10 @@ pub(super) fn read(received: &Received, latest: Timestamp) -> Result<Message, Re
             .map_err(|error| malformed("head_commit.id", error))?,
     };
     let committed = believable(head.as_ref().and_then(ListedCommit::time), latest);
+    // Gitea tells when the repository last changed before this push, and when the commit was first
+    // written, however late it is pushed: each push is at least as late as the one before.
+    let updated = payload.repository.updated_at.as_deref().and_then(|time| time.parse().ok());
+    let updated = believable(updated, latest);
     let is_known = before.is_some()
         && !payload.created
         && !payload.forced
@@ -137,7 +142,7 @@ pub(super) fn read(received: &Received, latest: Timestamp) -> Result<Message, Re
         commit,
         sequence: match payload.repository.pushed_at {
             Some(Moment(pushed)) => pushed_at(pushed, committed),
-            None => committed.and_then(sequence),
+            None => committed.max(updated).and_then(sequence),
         },
         message: head.and_then(|head| head.message),
         changed,

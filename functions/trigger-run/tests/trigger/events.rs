@@ -212,6 +212,23 @@ async fn a_schedule_ends_early_where_neither_source_nor_base_image_moved() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_schedule_comes_right_after_the_push_that_it_builds_again() {
+    let world = World::with(NIGHTLY).await;
+    serve(&world, ONE);
+    let image = &Config::parse(NIGHTLY).unwrap().images()[0].clone();
+    let record = built_tag(image, &Some(ONE.parse().unwrap()), None).unwrap().unwrap();
+    for tag in [record.as_str(), "archweld.latest.1795000000000", "archweld.1.1-2-3-1794000000000"]
+    {
+        put(&world, "api", tag, "an index").await;
+    }
+    let outcome = world.event(slot("2026-11-23T02:00:00Z")).await.unwrap();
+    assert_eq!(outcome["started"][0]["image"], "api");
+    let executions = world.executions().await;
+    let (_, input, _) = executions.values().next().unwrap();
+    assert_eq!(input["trigger"]["sequence"], 1_795_000_000_001_u64);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_base_image_rebuilds_what_is_built_on_it_once() {
     let world = World::with(NIGHTLY).await;
     serve(&world, ONE);
