@@ -9,7 +9,7 @@ PROFILE ?= quick
 # Further arguments of `archweld run`, `archweld up` or the tests.
 ARGS ?=
 
-FUNCTIONS := plan-build start-build build-events publish reconcile
+FUNCTIONS := plan-build start-build build-events publish reconcile trigger-run
 BIN := target/$(PROFILE)
 EXAMPLE := --config example/archweld.toml
 VENV := $(CURDIR)/.archweld/venv

@@ -65,6 +65,20 @@ pub(crate) fn in_process(
                 reconcile::handle(payload, &shared.0, &shared.1).await
             })
         }
+        "trigger-run" => {
+            let config = variable("ARCHWELD_CONFIG");
+            let settings = trigger_run::Settings::new(
+                Path::new(&config),
+                variable("STATE_MACHINE_ARN"),
+                variable("SOURCE_LOCATION"),
+                &variable("WEBHOOK_SECRET"),
+                None,
+            );
+            let clients = trigger_run::Clients::new(sdk_config);
+            handler((settings.unwrap(), clients), |event, shared| async move {
+                trigger_run::handle(event, &shared.0, &shared.1).await
+            })
+        }
         other => panic!("no function {other}"),
     }
 }

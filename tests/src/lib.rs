@@ -14,6 +14,7 @@ mod functions;
 mod gate;
 mod images;
 mod publishing;
+mod webhooks;
 
 use std::{
     collections::BTreeMap,
@@ -34,6 +35,7 @@ pub use builds::{Behaviour, SimulatedBuilds};
 pub use gate::{Gates, delayed};
 pub use images::{Pushed, TestImage, push_index};
 pub use publishing::{outcome, plan, plan_of};
+pub use webhooks::{Push, commit};
 
 /// The repository's root.
 pub fn root() -> &'static Path {
