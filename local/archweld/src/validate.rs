@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What error names of the platform itself begin with.
-const PLATFORM_ERRORS: [&str; 3] = ["States.", "Lambda.", "EventBridge."];
+const PLATFORM_ERRORS: [&str; 5] = ["States.", "Lambda.", "EventBridge.", "Runtime.", "Sandbox."];
 /// What the names of variables that name CodeBuild projects begin with.
 const PROJECT_VARIABLES: &str = "PROJECT_";
 

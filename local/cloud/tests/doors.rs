@@ -329,6 +329,32 @@ async fn a_push_is_a_signed_webhook_and_its_commit_can_be_built() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pushed_image_is_told_as_ecr_tells_it() {
+    let (settings, mut seen) = settings(&[]);
+    let cloud = Cloud::open(settings).await.unwrap();
+    let images = aws_sdk_ecr::Client::new(&cloud.sdk_config());
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": []}).to_string();
+    let put = images.put_image().repository_name("app").image_tag("3.20").image_manifest(index);
+    let image = put.send().await.unwrap().image.unwrap();
+    let (binary, _, event) = next(&mut seen).await;
+    assert_eq!((binary.as_str(), &event["source"]), ("hook", &json!("aws.ecr")));
+    assert_eq!(event["resources"], json!([]));
+    assert_eq!(
+        event["detail"],
+        json!({
+            "result": "SUCCESS",
+            "repository-name": "app",
+            "image-digest": image.image_id().unwrap().image_digest(),
+            "action-type": "PUSH",
+            "image-tag": "3.20",
+            "manifest-media-type": media_type,
+        })
+    );
+    cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_secret_of_the_template_is_served() {
     let (settings, _seen) = settings(&[]);
     let cloud = Cloud::open(settings).await.unwrap();

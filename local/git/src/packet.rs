@@ -149,6 +149,8 @@ impl Received {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const OLD: &str = "1111111111111111111111111111111111111111";
@@ -194,6 +196,22 @@ mod tests {
         answer.extend(FLUSH);
         let banded = Received::read(&answer).unwrap();
         assert_eq!((banded.updated, banded.room), (vec!["refs/heads/main".to_owned()], Some(end)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..6),
+            noise in prop::collection::vec(any::<u8>(), 0..40),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes: Vec<u8> = lines.iter().flat_map(|it| line(it)).collect();
+            bytes.extend(noise);
+            bytes.truncate(cut.index(bytes.len() + 1));
+            Commands::default().read(&bytes).ok();
+            let read = Received::read(&bytes);
+            prop_assert!(read.is_err() || read.is_ok_and(|it| it.room <= Some(bytes.len())));
+        }
     }
 
     #[test]
