@@ -3,9 +3,9 @@
 //! A [`GitServer`] serves one bare repository over git's smart HTTP protocol
 //! (<https://git-scm.com/docs/http-protocol>). The protocol itself is spoken by the installed git,
 //! `git upload-pack` and `git receive-pack`, as child processes without a shell. When git has taken
-//! a push, each branch and tag that moved makes one [`Delivery`], in the form that GitHub sends
-//! ([`payload`]), and what the receiver answers is told on the pusher's terminal. A push stays
-//! taken when its webhook fails.
+//! a push, each branch and tag that moved makes one [`Delivery`], in the form that GitHub sends,
+//! and what the receiver answers is told on the pusher's terminal. A push stays taken when its
+//! webhook fails.
 //!
 //! [`Provider::headers`] signs a payload as a provider would.
 //!
@@ -13,7 +13,7 @@
 
 mod command;
 mod packet;
-pub mod payload;
+mod payload;
 mod report;
 mod repository;
 mod server;

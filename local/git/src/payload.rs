@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Who owns the repository: nobody has a name here.
-pub const OWNER: &str = "local";
+pub(crate) const OWNER: &str = "local";
 /// How many files of one commit are listed, as GitHub has it.
 pub(crate) const FILES_MAX: usize = 3_000;
 
