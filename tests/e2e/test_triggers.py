@@ -83,7 +83,7 @@ class Triggers(EndToEnd):
         project = self.project()
         with self.up(project) as cloud:
             self.push(project, cloud)
-            [first] = self.over(cloud, 1)
+            self.over(cloud, 1)
             commit = command("git", "-C", project, "rev-parse", "HEAD").stdout.strip()
             location = f"{cloud.endpoint}/git/{project.name}.git"
             payload = self.folder / "payload.json"
