@@ -4,14 +4,10 @@
 //! (<https://git-scm.com/docs/http-protocol#_smart_clients>), in its versions 0 and 1, which every
 //! server speaks to a client that asks for no other.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use archweld_model::{Commit, GitRef};
 use archweld_runtime::CallError;
-use aws_smithy_runtime::client::{
-    orchestrator::operation::Operation,
-    retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier},
-};
 use aws_smithy_runtime_api::client::{
     http::{
         HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -21,18 +17,17 @@ use aws_smithy_runtime_api::client::{
     result::ConnectorError,
     runtime_components::RuntimeComponents,
 };
-use aws_smithy_types::{
-    body::SdkBody,
-    error::{ErrorMetadata, metadata::ProvideErrorMetadata},
-    retry::RetryConfig,
-    timeout::TimeoutConfig,
-};
+use aws_smithy_types::{body::SdkBody, timeout::TimeoutConfig};
 use aws_types::SdkConfig;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use crate::{address::Address, secret::Secret};
+use crate::{
+    address::Address,
+    secret::Secret,
+    service::{self, ServiceError},
+};
 
 /// How long an advertisement may be, in bytes: about 400,000 refs.
 const ADVERTISEMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -138,23 +133,10 @@ impl Git {
             .operation_attempt_timeout(ATTEMPT_MAX)
             .operation_timeout(CALL_MAX)
             .build();
-        let mut operation = Operation::builder()
-            .service_name("git")
-            .operation_name(WHAT)
-            .endpoint_url(origin)
-            .no_auth()
-            .standard_retry(&RetryConfig::standard())
-            .retry_classifier(HttpStatusCodeClassifier::default())
-            .retry_classifier(TransientErrorClassifier::<Unanswered>::new())
-            .timeout_config(timeouts);
+        let mut operation =
+            service::operation(&self.config, "git", WHAT, origin, timeouts).no_auth();
         if let Some(client) = self.config.http_client() {
             operation = operation.http_client(Bounded(client));
-        }
-        if let Some(sleep) = self.config.sleep_impl() {
-            operation = operation.sleep_impl(sleep);
-        }
-        if let Some(time) = self.config.time_source() {
-            operation = operation.time_source(time);
         }
         operation
             .serializer(move |()| {
@@ -167,12 +149,12 @@ impl Git {
                 }
                 Ok(request)
             })
-            .deserializer::<Answer, Unanswered>(|response| {
+            .deserializer::<Answer, ServiceError>(|response| {
                 let status = response.status().as_u16();
                 if status == 429 || status >= 500 {
-                    let error = ErrorMetadata::builder().code(format!("HTTP {status}"));
-                    let error = error.message("the source's server cannot answer now").build();
-                    return Err(OrchestratorError::operation(Unanswered(error)));
+                    let message = "the source's server cannot answer now";
+                    let error = ServiceError::new(format!("HTTP {status}"), message);
+                    return Err(OrchestratorError::operation(error));
                 }
                 Ok(Answer {
                     status: StatusCode::from_u16(status).map_err(OrchestratorError::other)?,
@@ -184,24 +166,6 @@ impl Git {
             .invoke(())
             .await
             .map_err(|error| CallError::new(WHAT, &error))
-    }
-}
-
-/// A server that cannot answer now.
-#[derive(Debug)]
-struct Unanswered(ErrorMetadata);
-
-impl fmt::Display for Unanswered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl std::error::Error for Unanswered {}
-
-impl ProvideErrorMetadata for Unanswered {
-    fn meta(&self) -> &ErrorMetadata {
-        &self.0
     }
 }
 

@@ -16,6 +16,7 @@ mod rebuild;
 mod run;
 mod secret;
 mod select;
+mod service;
 mod signature;
 mod webhook;
 
@@ -74,7 +75,7 @@ pub enum SettingsError {
 #[derive(Debug)]
 pub struct Clients {
     sfn: aws_sdk_sfn::Client,
-    ecr: aws_sdk_ecr::Client,
+    config: SdkConfig,
     secrets: Secrets,
     git: Git,
     time: SharedTimeSource,
@@ -211,10 +212,10 @@ impl Clients {
         let config = config.build();
         Self {
             sfn: aws_sdk_sfn::Client::new(&config),
-            ecr: aws_sdk_ecr::Client::new(&config),
             secrets: Secrets::new(&config, time.clone()),
             git,
             time,
+            config,
         }
     }
 

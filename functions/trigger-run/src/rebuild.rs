@@ -6,14 +6,11 @@ use archweld_model::{
     Architecture, BaseImage, Commit, GitRef, ImageConfig, Marker, Sequence, TriggerKind, built_tag,
 };
 use archweld_runtime::CallError;
-use aws_sdk_ecr::{
-    Client,
-    operation::describe_images::{
-        DescribeImagesError, DescribeImagesOutput, builders::DescribeImagesFluentBuilder,
-    },
-    types::{ImageDetail, ImageIdentifier},
-};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
+use aws_types::SdkConfig;
 use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::{
     Clients, Error, Settings,
@@ -24,6 +21,7 @@ use crate::{
     push::{sequence, short},
     run::Ask,
     secret::Secret,
+    service::Service,
 };
 
 /// How long the pushes of one base image under its several tags may take. Within such a slot of
@@ -32,7 +30,37 @@ const BASE_IMAGE_SLOT: Duration = Duration::from_secs(10 * 60);
 /// How many images of a base image's repository are looked through for the newest, by thousands.
 const PAGES_MAX: usize = 10;
 /// How many images one page has.
-const PAGE_MAX: i32 = 1_000;
+const PAGE_MAX: u32 = 1_000;
+
+const ECR: Service =
+    Service { name: "ecr", host: "api.ecr", target: "AmazonEC2ContainerRegistry_V20150921" };
+
+/// ECR's answer
+/// (<https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html>).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    #[serde(default)]
+    image_details: Vec<ImageDetail>,
+    next_token: Option<String>,
+}
+
+/// An image.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ImageDetail {
+    #[serde(default)]
+    image_tags: Vec<String>,
+    /// In seconds since 1970.
+    image_pushed_at: Option<f64>,
+}
+
+impl ImageDetail {
+    fn pushed_at(&self) -> Option<Timestamp> {
+        let since = Duration::try_from_secs_f64(self.image_pushed_at?).ok()?;
+        Timestamp::UNIX_EPOCH.checked_add(since).ok()
+    }
+}
 
 /// Starts the runs of a schedule's time.
 pub(crate) async fn scheduled(
@@ -145,11 +173,11 @@ impl<'a> Rebuild<'a> {
             }
             Resolved::Unknown(reason) => (None, Some(format!("started from {git_ref}: {reason}"))),
         };
-        let published = published(image, commit.as_ref(), &self.clients.ecr).await?;
+        let published = published(image, commit.as_ref(), &self.clients.config).await?;
         if self.kind == TriggerKind::Schedule
             && image.only_if_base_changed
             && let Some(published) = &published
-            && let Some(since) = unmoved(image, published, &self.clients.ecr).await?
+            && let Some(since) = unmoved(image, published, &self.clients.config).await?
         {
             let reason = format!("neither its source nor a base image has moved since {since}");
             self.skip(image, reason);
@@ -225,18 +253,17 @@ async fn resolve(
 async fn published(
     image: &ImageConfig,
     commit: Option<&Commit>,
-    ecr: &Client,
+    config: &SdkConfig,
 ) -> Result<Option<ImageDetail>, CallError> {
     let Ok(Some(tag)) = built_tag(image, &commit.cloned(), None) else { return Ok(None) };
-    let id = ImageIdentifier::builder().image_tag(tag.as_str()).build();
-    let describe = ecr.describe_images().repository_name(image.repository.as_str()).image_ids(id);
-    let page = described(describe).await?;
-    Ok(page.and_then(|page| page.image_details?.into_iter().next()))
+    let published = BaseImage { repository: image.repository.clone(), tag: Some(tag) };
+    let page = describe(&published, None, config).await?;
+    Ok(page.and_then(|page| page.image_details.into_iter().next()))
 }
 
 /// The sequence right after that of the run that published an index: its moving tags' markers tell.
 fn next_sequence(published: &ImageDetail) -> Option<Sequence> {
-    let tags = published.image_tags().iter().filter_map(|tag| tag.parse().ok());
+    let tags = published.image_tags.iter().filter_map(|tag| tag.parse().ok());
     let newest =
         tags.filter_map(|tag| Marker::of(&tag)).map(|marker| marker.rank.sequence).max()?;
     (u64::from(newest) + 1).try_into().ok()
@@ -247,14 +274,14 @@ fn next_sequence(published: &ImageDetail) -> Option<Sequence> {
 async fn unmoved(
     image: &ImageConfig,
     published: &ImageDetail,
-    ecr: &Client,
+    config: &SdkConfig,
 ) -> Result<Option<Timestamp>, CallError> {
-    let Some(published) = time_of(published) else { return Ok(None) };
+    let Some(published) = published.pushed_at() else { return Ok(None) };
     let minutes = image.build_timeout_minutes.saturating_add(image.queue_timeout_minutes);
     let longest = Duration::from_secs(60 * u64::from(minutes));
     let began = published.checked_sub(longest).unwrap_or(Timestamp::MIN);
     for base in &image.base_images {
-        if pushed_at(base, ecr).await?.is_none_or(|pushed| pushed >= began) {
+        if pushed_at(base, config).await?.is_none_or(|pushed| pushed >= began) {
             return Ok(None);
         }
     }
@@ -262,21 +289,12 @@ async fn unmoved(
 }
 
 /// When an image was pushed, or the newest of a repository; `None` where it is not known.
-async fn pushed_at(image: &BaseImage, ecr: &Client) -> Result<Option<Timestamp>, CallError> {
-    let mut describe = ecr.describe_images().repository_name(image.repository.as_str());
-    match &image.tag {
-        Some(tag) => {
-            describe =
-                describe.image_ids(ImageIdentifier::builder().image_tag(tag.as_str()).build());
-        }
-        None => describe = describe.max_results(PAGE_MAX),
-    }
+async fn pushed_at(image: &BaseImage, config: &SdkConfig) -> Result<Option<Timestamp>, CallError> {
     let mut newest = None;
     let mut next_token = None;
     for _ in 0..PAGES_MAX {
-        let page = described(describe.clone().set_next_token(next_token)).await?;
-        let Some(page) = page else { return Ok(None) };
-        newest = newest.max(page.image_details().iter().filter_map(time_of).max());
+        let Some(page) = describe(image, next_token, config).await? else { return Ok(None) };
+        newest = newest.max(page.image_details.iter().filter_map(ImageDetail::pushed_at).max());
         next_token = page.next_token;
         if next_token.is_none() {
             return Ok(newest);
@@ -286,24 +304,28 @@ async fn pushed_at(image: &BaseImage, ecr: &Client) -> Result<Option<Timestamp>,
     Ok(None)
 }
 
-/// An answer, or `None` where there is no such image or repository.
-async fn described(
-    describe: DescribeImagesFluentBuilder,
-) -> Result<Option<DescribeImagesOutput>, CallError> {
-    match describe.send().await {
+/// The image of a tag, or a page of a repository's; `None` where there is no such image or
+/// repository.
+async fn describe(
+    image: &BaseImage,
+    next_token: Option<String>,
+    config: &SdkConfig,
+) -> Result<Option<Page>, CallError> {
+    let mut input = match &image.tag {
+        Some(tag) => json!({"imageIds": [{"imageTag": tag}]}),
+        None => json!({"maxResults": PAGE_MAX}),
+    };
+    input["repositoryName"] = Value::from(image.repository.as_str());
+    if let Some(next_token) = next_token {
+        input["nextToken"] = next_token.into();
+    }
+    match ECR.call(config, "DescribeImages", input).await {
         Ok(page) => Ok(Some(page)),
-        Err(error) => match error.as_service_error() {
-            Some(
-                DescribeImagesError::ImageNotFoundException(_)
-                | DescribeImagesError::RepositoryNotFoundException(_),
-            ) => Ok(None),
+        Err(error) => match error.code() {
+            Some("ImageNotFoundException" | "RepositoryNotFoundException") => Ok(None),
             _ => Err(CallError::new("ecr:DescribeImages", &error)),
         },
     }
-}
-
-fn time_of(image: &ImageDetail) -> Option<Timestamp> {
-    Timestamp::from_millisecond(image.image_pushed_at()?.to_millis().ok()?).ok()
 }
 
 #[cfg(test)]

@@ -12,11 +12,15 @@ use std::{
 
 use archweld_model::{ErrorName, Named};
 use archweld_runtime::CallError;
-use aws_sdk_secretsmanager::{error::SdkError, operation::get_secret_value::GetSecretValueError};
 use aws_smithy_async::time::SharedTimeSource;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use aws_types::SdkConfig;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::Mutex;
+
+use crate::service::Service;
 
 /// How long a secret is good before it is read again: how long a changed one may take to count.
 const KEPT_MAX: Duration = Duration::from_secs(5 * 60);
@@ -24,6 +28,33 @@ const KEPT_MAX: Duration = Duration::from_secs(5 * 60);
 const REFRESH_EVERY: Duration = Duration::from_secs(60);
 /// What Standard Webhooks' keys begin with, GitLab's among them.
 const SIGNING_KEY_PREFIX: &str = "whsec_";
+
+const SECRETS_MANAGER: Service =
+    Service { name: "secretsmanager", host: "secretsmanager", target: "secretsmanager" };
+const SYSTEMS_MANAGER: Service = Service { name: "ssm", host: "ssm", target: "AmazonSSM" };
+
+/// Secrets Manager's answer; a secret of bytes has no text
+/// (<https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SecretValue {
+    #[serde(default)]
+    secret_string: Secret,
+}
+
+/// Systems Manager's answer
+/// (<https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html>).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ParameterValue {
+    parameter: Parameter,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Parameter {
+    value: Secret,
+}
 
 /// Where a secret is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,7 +83,7 @@ impl Reference {
 }
 
 /// A secret text, which nothing prints.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Secret(String);
 
 impl Secret {
@@ -109,8 +140,7 @@ impl Named for SecretError {
 /// The secrets that were read, for some minutes.
 #[derive(Debug)]
 pub(crate) struct Secrets {
-    secrets_manager: aws_sdk_secretsmanager::Client,
-    ssm: aws_sdk_ssm::Client,
+    config: SdkConfig,
     time: SharedTimeSource,
     kept: Mutex<HashMap<Reference, Kept>>,
 }
@@ -123,12 +153,7 @@ struct Kept {
 
 impl Secrets {
     pub(crate) fn new(config: &SdkConfig, time: SharedTimeSource) -> Self {
-        Self {
-            secrets_manager: aws_sdk_secretsmanager::Client::new(config),
-            ssm: aws_sdk_ssm::Client::new(config),
-            time,
-            kept: Mutex::default(),
-        }
+        Self { config: config.clone(), time, kept: Mutex::default() }
     }
 
     /// The secrets that are good now, the current one first.
@@ -183,23 +208,11 @@ impl Secrets {
 
     /// A version, where there is one.
     async fn version(&self, arn: &str, stage: &str) -> Result<Option<Vec<Secret>>, CallError> {
-        let answer = self
-            .secrets_manager
-            .get_secret_value()
-            .secret_id(arn)
-            .version_stage(stage)
-            .send()
-            .await;
-        match answer {
-            Ok(answer) => {
-                Ok(Some(Secret::of_text(answer.secret_string().unwrap_or_default()).collect()))
-            }
-            Err(SdkError::ServiceError(context))
-                if stage != "AWSCURRENT"
-                    && matches!(
-                        context.err(),
-                        GetSecretValueError::ResourceNotFoundException(_)
-                    ) =>
+        let input = json!({"SecretId": arn, "VersionStage": stage});
+        match SECRETS_MANAGER.call::<SecretValue>(&self.config, "GetSecretValue", input).await {
+            Ok(answer) => Ok(Some(Secret::of_text(&answer.secret_string.0).collect())),
+            Err(error)
+                if stage != "AWSCURRENT" && error.code() == Some("ResourceNotFoundException") =>
             {
                 Ok(None)
             }
@@ -208,16 +221,12 @@ impl Secrets {
     }
 
     async fn of_parameter(&self, arn: &str) -> Result<Vec<Secret>, SecretError> {
-        let answer = self
-            .ssm
-            .get_parameter()
-            .name(arn)
-            .with_decryption(true)
-            .send()
+        let input = json!({"Name": arn, "WithDecryption": true});
+        let answer = SYSTEMS_MANAGER
+            .call::<ParameterValue>(&self.config, "GetParameter", input)
             .await
             .map_err(|error| CallError::new("ssm:GetParameter", &error))?;
-        let text = answer.parameter().and_then(|parameter| parameter.value()).unwrap_or_default();
-        Ok(Secret::of_text(text).collect())
+        Ok(Secret::of_text(&answer.parameter.value.0).collect())
     }
 }
 

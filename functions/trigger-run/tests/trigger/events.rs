@@ -32,7 +32,7 @@ fn serve(world: &World, commit: &str) {
         + &frame(format!("{commit} HEAD\0agent=git\n"))
         + &frame(format!("{commit} refs/heads/main\n"))
         + "0000";
-    world.git.lock().unwrap().answers.insert(refs_of(SOURCE), (200, body));
+    world.network.lock().unwrap().answers.insert(refs_of(SOURCE), (200, body));
 }
 
 fn slot(time: &str) -> Value {
@@ -126,7 +126,7 @@ async fn the_token_goes_to_the_source_and_to_no_other_host() {
     let moved = "https://github.com/team/moved.git";
     serve(&world, ONE);
     {
-        let answers = &mut world.git.lock().unwrap().answers;
+        let answers = &mut world.network.lock().unwrap().answers;
         let advertisement = answers.remove(&refs_of(SOURCE)).unwrap();
         answers.insert(refs_of(moved), advertisement);
         answers.insert(refs_of(SOURCE), (301, refs_of(moved)));
@@ -140,7 +140,7 @@ async fn the_token_goes_to_the_source_and_to_no_other_host() {
     assert_eq!(world.running().await, ["api main 1111111", "other main -"]);
     let credentials = format!("x-token-auth:{TOKEN}");
     let authorization = Some(format!("Basic {}", BASE64.encode(credentials)));
-    let asked = &world.git.lock().unwrap().asked;
+    let asked = &world.network.lock().unwrap().asked;
     let expected = [
         (refs_of(SOURCE), authorization.clone()),
         (refs_of(moved), authorization),
@@ -159,7 +159,7 @@ async fn a_source_that_cannot_be_asked_is_left_to_the_build_or_tried_again() {
     let image = "[[image]]\nname = \"other\"\nplatforms = [\"linux/arm64\"]\nschedule = \"nightly\"\n\
                  source = \"https://elsewhere.example/team/app\"\n";
     let world = World::with(&format!("{NIGHTLY}{image}")).await;
-    world.git.lock().unwrap().answers.insert(refs_of(SOURCE), (503, String::new()));
+    world.network.lock().unwrap().answers.insert(refs_of(SOURCE), (503, String::new()));
     let error = world.event(slot("2026-11-24T02:00:00Z")).await.unwrap_err();
     assert_eq!(error.name(), ErrorName::ServiceUnavailable);
     assert_eq!(
@@ -172,7 +172,7 @@ async fn a_source_that_cannot_be_asked_is_left_to_the_build_or_tried_again() {
     let outcome = gone.event(slot("2026-11-23T02:00:00Z")).await.unwrap();
     assert_eq!(outcome["skipped"][0]["reason"], "its source has no gone");
     let long = "x".repeat(33 * 1024 * 1024);
-    gone.git.lock().unwrap().answers.insert(refs_of(SOURCE), (200, long));
+    gone.network.lock().unwrap().answers.insert(refs_of(SOURCE), (200, long));
     let outcome = gone.event(slot("2026-11-23T02:00:00Z")).await.unwrap();
     let note = "started from gone: the source's server says 413 Payload Too Large";
     assert_eq!(outcome["started"][0]["note"], note);

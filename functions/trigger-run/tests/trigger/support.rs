@@ -41,25 +41,27 @@ impl Worker for NoBuilds {
     }
 }
 
-/// What the git server is asked, and how it answers: by the address, status and body.
+/// How the git server answers, by address: status and body. What goes over the network.
 #[derive(Debug, Default)]
-pub(crate) struct GitServer {
+pub(crate) struct Recorded {
     pub(crate) answers: BTreeMap<String, (u16, String)>,
     /// Addresses, and what authorizes the request.
     pub(crate) asked: Vec<(String, Option<String>)>,
+    /// What authorizes the calls of AWS.
+    pub(crate) signed: Vec<String>,
 }
 
 /// The cloud's HTTP client, and the git server's beside it.
 #[derive(Debug, Clone)]
 struct Network {
     cloud: SharedHttpClient,
-    git: Arc<Mutex<GitServer>>,
+    git: Arc<Mutex<Recorded>>,
 }
 
 #[derive(Debug)]
 struct Connector {
     cloud: SharedHttpConnector,
-    git: Arc<Mutex<GitServer>>,
+    git: Arc<Mutex<Recorded>>,
 }
 
 impl HttpClient for Network {
@@ -75,11 +77,12 @@ impl HttpClient for Network {
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let authorization = request.headers().get("authorization").map(str::to_owned);
         if request.headers().get("x-amz-target").is_some() {
+            self.git.lock().unwrap().signed.push(authorization.unwrap_or_default());
             return self.cloud.call(request);
         }
         let mut git = self.git.lock().unwrap();
-        let authorization = request.headers().get("authorization").map(str::to_owned);
         git.asked.push((request.uri().to_owned(), authorization));
         let (status, body) =
             git.answers.get(request.uri()).cloned().unwrap_or((404, String::new()));
@@ -100,7 +103,7 @@ pub(crate) struct World {
     pub(crate) clients: Clients,
     pub(crate) sdk: SdkConfig,
     pub(crate) sfn: aws_sdk_sfn::Client,
-    pub(crate) git: Arc<Mutex<GitServer>>,
+    pub(crate) network: Arc<Mutex<Recorded>>,
     pub(crate) folder: TempDir,
 }
 
@@ -152,7 +155,7 @@ impl World {
         })
         .await
         .unwrap();
-        let git: Arc<Mutex<GitServer>> = Arc::default();
+        let git: Arc<Mutex<Recorded>> = Arc::default();
         let config = cloud.sdk_config();
         let network = Network { cloud: config.http_client().unwrap(), git: Arc::clone(&git) };
         let sdk = config.into_builder().http_client(network).build();
@@ -170,7 +173,7 @@ impl World {
             settings,
             cloud,
             sdk,
-            git,
+            network: git,
             folder,
         }
     }

@@ -250,6 +250,12 @@ async fn each_line_of_a_parameter_is_a_secret() {
     assert_eq!(world.github("d1", &payload("github-push")).await.0, 200);
     assert_eq!(world.github("d2", &payload("github-push")).await.0, 200);
     assert_eq!(world.calls("GetParameter"), 1);
+    let signed = &world.network.lock().unwrap().signed[0];
+    let is_signed = signed.starts_with("AWS4-HMAC-SHA256 Credential=")
+        && signed.contains("/us-east-1/ssm/aws4_request, SignedHeaders=")
+        && signed.contains("host;")
+        && signed.contains(";x-amz-target, Signature=");
+    assert!(is_signed, "{signed}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,175 @@
+//! Calls of services through the parts that the SDK's clients are made of.
+//!
+//! One operation is wanted of Secrets Manager, of Systems Manager and of ECR each. Their clients in
+//! full would make the function more than a megabyte larger, and slower to start.
+
+use std::fmt;
+
+use aws_runtime::{
+    auth::{
+        SigV4OperationSigningConfig,
+        sigv4::{SCHEME_ID, SigV4AuthScheme},
+    },
+    retries::classifiers::AwsErrorCodeClassifier,
+};
+use aws_smithy_runtime::client::{
+    identity::IdentityCache,
+    orchestrator::operation::{Operation, OperationBuilder},
+    retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier},
+};
+use aws_smithy_runtime_api::client::{
+    auth::{
+        AuthSchemeOptionResolverParams, SharedAuthScheme, SharedAuthSchemeOptionResolver,
+        static_resolver::StaticAuthSchemeOptionResolver,
+    },
+    orchestrator::{HttpRequest, HttpResponse, OrchestratorError},
+    result::SdkError,
+    runtime_components::RuntimeComponentsBuilder,
+    runtime_plugin::StaticRuntimePlugin,
+};
+use aws_smithy_types::{
+    body::SdkBody,
+    config_bag::Layer,
+    error::{ErrorMetadata, metadata::ProvideErrorMetadata},
+    retry::RetryConfig,
+    timeout::TimeoutConfig,
+};
+use aws_types::{SdkConfig, SigningName, region::SigningRegion};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// What a service answers in the place of what it was asked for.
+#[derive(Debug)]
+pub(crate) struct ServiceError(ErrorMetadata);
+
+impl ServiceError {
+    pub(crate) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self(ErrorMetadata::builder().code(code).message(message).build())
+    }
+}
+
+impl fmt::Display for ServiceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for ServiceError {}
+
+impl ProvideErrorMetadata for ServiceError {
+    fn meta(&self) -> &ErrorMetadata {
+        &self.0
+    }
+}
+
+/// An operation with the configuration's HTTP client, clock and retries.
+pub(crate) fn operation(
+    config: &SdkConfig,
+    service: &'static str,
+    name: &'static str,
+    origin: &str,
+    timeouts: TimeoutConfig,
+) -> OperationBuilder {
+    let mut operation = Operation::builder()
+        .service_name(service)
+        .operation_name(name)
+        .endpoint_url(origin)
+        .standard_retry(&config.retry_config().cloned().unwrap_or_else(RetryConfig::standard))
+        .retry_classifier(HttpStatusCodeClassifier::default())
+        .retry_classifier(TransientErrorClassifier::<ServiceError>::new())
+        .retry_classifier(AwsErrorCodeClassifier::<ServiceError>::new())
+        .timeout_config(timeouts);
+    if let Some(client) = config.http_client() {
+        operation = operation.http_client(client);
+    }
+    if let Some(sleep) = config.sleep_impl() {
+        operation = operation.sleep_impl(sleep);
+    }
+    if let Some(time) = config.time_source() {
+        operation = operation.time_source(time);
+    }
+    operation
+}
+
+/// A service that speaks AWS's JSON protocol
+/// (<https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html>).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Service {
+    /// What it is called in signatures.
+    pub(crate) name: &'static str,
+    /// What its address begins with.
+    pub(crate) host: &'static str,
+    /// What comes before an operation's name in `X-Amz-Target`.
+    pub(crate) target: &'static str,
+}
+
+impl Service {
+    /// Calls an operation.
+    pub(crate) async fn call<T: DeserializeOwned + fmt::Debug + Send + Sync + 'static>(
+        self,
+        config: &SdkConfig,
+        operation_name: &'static str,
+        input: Value,
+    ) -> Result<T, SdkError<ServiceError, HttpResponse>> {
+        let region = config.region().map(|region| region.as_ref()).unwrap_or_default();
+        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let origin = match config.endpoint_url() {
+            Some(url) => url.to_owned(),
+            None => format!("https://{}.{region}.{suffix}", self.host),
+        };
+        let timeouts = config.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled);
+        let target = format!("{}.{operation_name}", self.target);
+        operation(config, self.name, operation_name, &origin, timeouts)
+            .runtime_plugin(self.signing(config))
+            .serializer(move |()| {
+                let mut request = HttpRequest::new(SdkBody::from(input.to_string()));
+                request.set_method("POST")?;
+                request.set_uri("/")?;
+                let headers = request.headers_mut();
+                headers.insert("content-type", "application/x-amz-json-1.1");
+                headers.try_insert("x-amz-target", target.clone())?;
+                Ok(request)
+            })
+            .deserializer::<T, ServiceError>(|response| {
+                let body = response.body().bytes().unwrap_or_default();
+                if response.status().is_success() {
+                    return serde_json::from_slice(body).map_err(OrchestratorError::other);
+                }
+                Err(OrchestratorError::operation(refusal(body)))
+            })
+            .build()
+            .invoke(())
+            .await
+    }
+
+    /// The signature that AWS's services want.
+    fn signing(self, config: &SdkConfig) -> StaticRuntimePlugin {
+        let mut layer = Layer::new("signing");
+        layer.store_put(AuthSchemeOptionResolverParams::new(()));
+        layer.store_put(SigV4OperationSigningConfig {
+            region: config.region().cloned().map(SigningRegion::from),
+            name: Some(SigningName::from_static(self.name)),
+            ..SigV4OperationSigningConfig::default()
+        });
+        let mut components = RuntimeComponentsBuilder::new("signing");
+        components.set_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(
+            StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]),
+        )));
+        components.push_auth_scheme(SharedAuthScheme::new(SigV4AuthScheme::new()));
+        components.set_identity_cache(Some(IdentityCache::no_cache()));
+        if let Some(credentials) = config.credentials_provider() {
+            components.set_identity_resolver(SCHEME_ID, credentials);
+        }
+        StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
+    }
+}
+
+/// What an error's body says; its code may come with a namespace before it.
+fn refusal(body: &[u8]) -> ServiceError {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name: &str| body.get(name).and_then(Value::as_str);
+    let code = text("__type").or(text("code")).unwrap_or("unknown error");
+    let code = code.rsplit('#').next().unwrap_or(code);
+    let message = text("message").or(text("Message")).unwrap_or("no message");
+    ServiceError::new(code, message)
+}
