@@ -96,6 +96,21 @@ class Publish(EndToEnd):
         summary, _ = self.publish(self.project(), "--platform", "linux/arm64")
         self.assertEqual([image["platform"] for image in summary["platforms"]], ["linux/arm64"])
 
+    def test_a_run_that_is_not_the_newest_leaves_moving_tags_and_says_so(self):
+        project = self.project()
+        with self.up(project) as cloud:
+            newest = cloud.execute(publisher="lambda", trigger={"sequence": 2**53 - 1})
+            self.assertEqual(newest["status"], "SUCCEEDED", newest)
+            digest = json.loads(newest["output"])["digest"]
+        changed = (project / "Dockerfile").read_text().replace("8080", "8081")
+        commit = self.commit(project, Dockerfile=changed)
+        done = self.run_project(project)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, rf"\n  tags +[-\w]+, {commit}\n  tags ahead +latest \(of a newer run\)\n")
+        self.assertRegex(done.stdout, rf"docker pull localhost:\d+/hello:{commit}\n")
+        with self.up(project) as cloud:
+            self.assertEqual(cloud.tags()["latest"], digest)
+
     def test_a_buildspec_that_knows_only_account_and_region_publishes(self):
         host = "$AWS_ACCOUNT_ID.dkr.ecr.$AWS_DEFAULT_REGION.amazonaws.com"
         changes = {}

@@ -7,7 +7,7 @@ use std::{
 };
 
 use archweld_model::Plan;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
 
@@ -18,6 +18,9 @@ const COMMAND_MARK: &str = "Running command ";
 
 /// What is shown of an image that is not built.
 const REUSED: &str = "reused, built by an earlier run";
+
+/// What stands where a bar has its spinner.
+const MARGIN: &str = "  ";
 
 /// What happened to a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +108,10 @@ impl Progress {
                     "reused",
                     &json!({"target": planned.build.target, "digest": built.digest}),
                 ),
-                _ => self.say(&format!("{:<14} {REUSED}", planned.build.target)),
+                Display::Terminal(_) => {
+                    self.say(&format!("{MARGIN}{:<14} {REUSED}", planned.build.target));
+                }
+                Display::Plain => self.say(&format!("{:<14} {REUSED}", planned.build.target)),
             }
         }
     }
@@ -209,11 +215,16 @@ impl Progress {
         matches!(self.display, Display::Json)
     }
 
-    /// Takes the bars down.
-    pub(crate) fn finish(&self) {
+    /// Takes the bars down and leaves a line of each build; what follows is plain lines.
+    pub(crate) fn finish(&mut self) {
+        let Display::Terminal(bars) = &self.display else { return };
+        drop(bars.clear());
+        // A bar that goes would draw those that stay once more.
+        bars.set_draw_target(ProgressDrawTarget::hidden());
         for bar in self.builds.values().filter_map(|build| build.bar.as_ref()) {
-            bar.abandon();
+            drop(writeln!(io::stderr(), "{MARGIN}{}", bar.prefix()));
         }
+        self.display = Display::Plain;
     }
 
     /// Writes a line of JSON to the standard output.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write as _},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use archweld_cloud::Cloud;
@@ -176,9 +176,21 @@ fn summarize(published: &Published, address: &str, progress: &Progress) -> Resul
         progress.json("summary", &summary);
         return Ok(());
     }
+    let mut text = format!("published {uri}\n{}", describe(published, wall, own));
+    text += &format!("while `archweld up` serves the registry:\n  {pull}\n");
+    for line in &runs {
+        text += &format!("  {line}\n");
+    }
+    io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|source| Error::System { what: "write to the standard output", source })
+}
+
+/// What became of the run, a line each.
+fn describe(published: &Published, wall: Duration, own: Duration) -> String {
     let names =
         |tags: &[ImageTag]| tags.iter().map(ImageTag::as_str).collect::<Vec<_>>().join(", ");
-    let mut text = format!("published {uri}\n");
+    let mut text = String::new();
     let mut line = |what: &str, value: &str| text += &format!("  {what:<14} {value}\n");
     line("index", &published.digest.to_string());
     for image in &published.platforms {
@@ -200,21 +212,15 @@ fn summarize(published: &Published, address: &str, progress: &Progress) -> Resul
     } else {
         line("time", &format!("{wall_s:.2} s: nothing was built"));
     }
-    text += &format!("while `archweld up` serves the registry:\n  {pull}\n");
-    for line in &runs {
-        text += &format!("  {line}\n");
-    }
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|source| Error::System { what: "write to the standard output", source })
+    text
 }
 
-/// What was found out of the program that an image starts.
+/// What was found out about the program that an image starts.
 fn program(image: &PublishedPlatform) -> String {
     match &image.executable {
         ExecutableCheck::Confirmed(found) => found.clone(),
-        ExecutableCheck::Unknown(reason) => format!("program not checked: {reason}"),
-        ExecutableCheck::Off => "program not checked: check_executable = false".to_owned(),
+        ExecutableCheck::Unknown(reason) => format!("its program could not be checked: {reason}"),
+        ExecutableCheck::Off => "its program was not checked: check_executable = false".to_owned(),
     }
 }
 
@@ -226,5 +232,64 @@ fn size(bytes: u64) -> String {
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
         _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(reused: [bool; 2], executable: [Value; 2]) -> Published {
+        let platforms = ["linux/amd64", "linux/arm/v7"].into_iter().zip(reused).zip(executable);
+        let platforms = platforms.map(|((platform, reused), executable)| {
+            json!({
+                "platform": platform, "digest": format!("sha256:{}", "a1".repeat(32)),
+                "size_bytes": 1_234_567, "reused": reused, "executable": executable,
+            })
+        });
+        serde_json::from_value(json!({
+            "image": "hello", "run": "r1", "repository_uri": "registry.example/hello",
+            "digest": format!("sha256:{}", "b2".repeat(32)),
+            "media_type": archweld_model::media_type::OCI_INDEX,
+            "tags": ["r1", "1.2.3"], "tags_kept": ["0123456"], "tags_ahead": ["1.2", "latest"],
+            "platforms": platforms.collect::<Vec<_>>(),
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn says_what_was_built_what_the_programs_are_and_where_the_tags_point() {
+        let executable = [json!({"confirmed": "/app is compiled for x86-64"}), json!("off")];
+        let published = published([true, false], executable);
+        let (wall, own) = (Duration::from_millis(7_250), Duration::from_millis(120));
+        insta::assert_snapshot!(describe(&published, wall, own), @"
+        index          sha256:b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2
+        linux/amd64    sha256:a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1    1.2 MB, reused
+                       /app is compiled for x86-64
+        linux/arm/v7   sha256:a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1    1.2 MB, built
+                       its program was not checked: check_executable = false
+        tags           r1, 1.2.3
+        tags kept      0123456 (of an earlier run)
+        tags ahead     1.2, latest (of a newer run)
+        time           7.2 s, 0.12 s of them archweld's own
+        ");
+    }
+
+    #[test]
+    fn says_that_nothing_was_built_and_why_a_program_is_not_known() {
+        let unknown = json!({"unknown": "no layer has a program"});
+        let published = published([true, true], [unknown.clone(), unknown]);
+        let wall = Duration::from_millis(85);
+        insta::assert_snapshot!(describe(&published, wall, wall), @"
+        index          sha256:b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2
+        linux/amd64    sha256:a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1    1.2 MB, reused
+                       its program could not be checked: no layer has a program
+        linux/arm/v7   sha256:a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1    1.2 MB, reused
+                       its program could not be checked: no layer has a program
+        tags           r1, 1.2.3
+        tags kept      0123456 (of an earlier run)
+        tags ahead     1.2, latest (of a newer run)
+        time           0.09 s: nothing was built
+        ");
     }
 }
