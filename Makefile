@@ -39,6 +39,10 @@ test: tools ## Run the unit and integration tests
 	@cargo build --quiet $(FUNCTIONS:%=--package %)
 	cargo nextest run --workspace $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Feed trigger-run's readers and signature checks a million inputs (10 minutes)
+	PROPTEST_CASES=120000 cargo nextest run --package trigger-run --lib
+
 .PHONY: e2e
 e2e: binaries tools ## Run the end-to-end tests with a real Docker engine
 	@scripts/install skopeo=skopeo docker-registry=docker-registry
