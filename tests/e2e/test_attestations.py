@@ -131,6 +131,16 @@ class Attestations(EndToEnd):
                 digests = [entry["digest"] for entry in pushed["manifests"]]
                 self.assertEqual(digests, [image, attestation["digest"]])
 
+            # Clients that know nothing of attestations take the index as any other.
+            inspected = command("docker", "manifest", "inspect", "--insecure", f"{repository}:latest").stdout
+            self.assertEqual(
+                [entry["digest"] for entry in json.loads(inspected)["manifests"]][:2], list(images.values())
+            )
+            self.addCleanup(command, "docker", "image", "rm", "--force", f"{repository}:latest")
+            for name in PLATFORMS:
+                command("docker", "pull", "--platform", name, f"{repository}:latest")
+                command("docker", "run", "--rm", "--platform", name, f"{repository}:latest")
+
             copy = self.folder / "copy"
             command("skopeo", "copy", "--all", "--src-tls-verify=false", f"docker://{repository}:latest", f"dir:{copy}")
             self.assertEqual((copy / "manifest.json").read_text(), raw)

@@ -10,6 +10,10 @@ use archweld_model::{Commit, Digest, GitRef, SourcePath, SourceTree};
 
 use crate::error::Error;
 
+/// What a person should know of a folder that is no commit.
+const NOTE_UNCOMMITTED: &str = "the folder has uncommitted changes: everything is built, and tags \
+                                that name a commit are left out";
+
 /// What to build, and what is known of its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
@@ -94,10 +98,7 @@ impl Source {
         let (commit, note) = match head {
             None => (None, None),
             Some(commit) if clean => (Some(commit), None),
-            Some(_) => (
-                None,
-                Some("the folder has uncommitted changes: tags that name a commit are left out"),
-            ),
+            Some(_) => (None, Some(NOTE_UNCOMMITTED)),
         };
         let prefix = git(&["rev-parse", "--show-prefix"]);
         let objects = prefix.map(|prefix| Objects { folder: folder_text, prefix });
