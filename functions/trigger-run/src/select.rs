@@ -1,6 +1,6 @@
 //! Which images a push concerns.
 
-use archweld_model::{GitRef, ImageConfig, Publisher};
+use archweld_model::{GitRef, ImageConfig};
 
 use crate::{
     address::Address,
@@ -9,9 +9,6 @@ use crate::{
 
 /// What keeps a push from building, in the message of its commit.
 const SKIPS: [&str; 2] = ["[skip archweld]", "[archweld skip]"];
-/// The buildspecs of the CodeBuild projects, for images that name none.
-const BUILDSPEC: &str = "buildspec.yml";
-const MANIFEST_BUILDSPEC: &str = "buildspec-manifest.yml";
 
 /// The ref that a push builds of an image, or why it builds nothing of it.
 pub(crate) fn select(
@@ -35,23 +32,14 @@ pub(crate) fn select(
     if let Some(skip) = SKIPS.iter().find(|skip| message.contains(**skip)) {
         return Err(format!("the commit says {skip}"));
     }
+    let paths = image.depends_on();
+    let concerns = |file: &String| paths.iter().any(|path| path.holds(file));
     match &push.changed {
-        Changed::Files(files) if !files.iter().any(|file| concerns(image, file)) => {
+        Changed::Files(files) if !files.iter().any(concerns) => {
             Err("none of its files changed".to_owned())
         }
         _ => Ok(git_ref),
     }
-}
-
-/// Whether an image may be another one after a file changed.
-fn concerns(image: &ImageConfig, file: &str) -> bool {
-    let own = [Some(&image.context), Some(&image.dockerfile), image.buildspec.as_ref()];
-    let mut paths = own.into_iter().flatten().chain(&image.manifest_buildspec).chain(&image.paths);
-    paths.any(|path| path.holds(file))
-        || image.buildspec.is_none() && file == BUILDSPEC
-        || image.publisher == Publisher::Build
-            && image.manifest_buildspec.is_none()
-            && file == MANIFEST_BUILDSPEC
 }
 
 #[cfg(test)]

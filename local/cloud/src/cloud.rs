@@ -441,7 +441,7 @@ async fn create(
             let (resource, problem) = (repository.logical_id.clone(), error.to_string());
             OpenError::Unsupported { resource, problem }
         })?;
-        ensure_repository(&services.registry, &name, Some(&repository.mutability)).await?;
+        ensure_repository(&services.registry, &name, repository.mutability.as_ref()).await?;
     }
     for state_machine in &stack.state_machines {
         let definition = state_machine.definition_text().map_err(|source| {
@@ -470,7 +470,7 @@ fn refused(resource: &str, source: archweld_local_api::ApiError) -> OpenError {
     OpenError::Refused { resource: resource.to_owned(), source }
 }
 
-/// Makes a repository, or gives an existing one the template's rule for tags.
+/// Makes a repository, or gives an existing one the template's rule for tags, where it has one.
 async fn ensure_repository(
     registry: &Registry,
     name: &RepositoryName,

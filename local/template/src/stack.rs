@@ -231,8 +231,8 @@ pub struct Repository {
     pub logical_id: String,
     /// Its name.
     pub name: String,
-    /// Which tags may move.
-    pub mutability: TagMutability,
+    /// Which tags may move, where the template says so.
+    pub mutability: Option<TagMutability>,
 }
 
 /// Which tags of a repository may move; filters are names with `*` in them.

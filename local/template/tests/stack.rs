@@ -141,7 +141,7 @@ fn reads_schedules_builds_and_repositories() {
     assert_eq!(stack.repositories[0].name, "archweld-repository");
     assert_eq!(
         stack.repositories[0].mutability,
-        TagMutability::ImmutableExcept(vec!["latest*".into()])
+        Some(TagMutability::ImmutableExcept(vec!["latest*".into()]))
     );
 }
 

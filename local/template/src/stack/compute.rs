@@ -231,7 +231,7 @@ impl Reader<'_, '_> {
             }
         }
         let mutability = match property("ImageTagMutability")? {
-            None => TagMutability::Mutable,
+            None => None,
             Some(mutability) => {
                 let kinds =
                     ["MUTABLE", "IMMUTABLE", "MUTABLE_WITH_EXCLUSION", "IMMUTABLE_WITH_EXCLUSION"];
@@ -241,12 +241,12 @@ impl Reader<'_, '_> {
                         "expected ImageTagMutabilityExclusionFilters with, and only with, _WITH_EXCLUSION",
                     ));
                 }
-                match kind {
+                Some(match kind {
                     "IMMUTABLE" => TagMutability::Immutable,
                     "MUTABLE_WITH_EXCLUSION" => TagMutability::MutableExcept(filters),
                     "IMMUTABLE_WITH_EXCLUSION" => TagMutability::ImmutableExcept(filters),
                     _ => TagMutability::Mutable,
-                }
+                })
             }
         };
         let name = self.evaluator.name(resource)?;
