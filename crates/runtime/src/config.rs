@@ -16,7 +16,7 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponents,
 };
 use aws_smithy_types::timeout::TimeoutConfig;
-use aws_types::{SdkConfig, region::Region};
+use aws_types::{SdkConfig, app_name::AppName, region::Region};
 
 /// How long one attempt of a call may take, and the call with all its retries. A function has 30
 /// seconds or more: a call that hangs ends as an error that says which call it was, not with the
@@ -62,6 +62,9 @@ pub fn sdk_config() -> Result<SdkConfig, StartError> {
         )
         .http_client(SharedHttpClient::new(ConnectsOnUse::new()));
     config.set_endpoint_url(env::var("AWS_ENDPOINT_URL").ok());
+    // https://docs.aws.amazon.com/sdkref/latest/guide/feature-appid.html
+    let app_name = env::var("AWS_SDK_UA_APP_ID").ok();
+    config.set_app_name(app_name.and_then(|name| AppName::new(name).ok()));
     Ok(config.build())
 }
 
