@@ -1,11 +1,14 @@
-//! Measures archweld: what its functions cost, and what it takes to publish an image.
+//! Measures archweld: what its functions cost, and what it takes to publish an image and to
+//! answer a webhook.
 //!
-//! Figures are medians, and what is compared is measured in turns, so that a change in the
+//! What is compared is measured in turns, so that a change in the
 //! machine's load falls on all of it alike. `make bench` runs everything.
 
+mod cloud;
 mod figures;
 mod functions;
 mod publish;
+mod webhook;
 
 use std::{
     io::{self, Write as _},
@@ -19,6 +22,7 @@ use clap::Parser;
 enum Command {
     Functions(functions::Arguments),
     Publish(publish::Arguments),
+    Webhook(webhook::Arguments),
 }
 
 /// Why there are no figures.
@@ -28,6 +32,8 @@ enum Error {
     Functions(#[from] functions::Error),
     #[error(transparent)]
     Publish(#[from] publish::Error),
+    #[error(transparent)]
+    Webhook(#[from] webhook::Error),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -49,6 +55,11 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Publish(arguments) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(publish::bench(arguments))?
+        }
+        Command::Webhook(arguments) => {
+            // As `archweld up` has it.
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(webhook::bench(arguments))?
         }
     };
     Ok(io::stdout().write_all(report.as_bytes())?)

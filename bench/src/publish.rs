@@ -15,11 +15,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use archweld_cloud::{Builds, Cloud, Functions, OpenError, Settings};
+use archweld_cloud::{Cloud, OpenError, Settings};
 use archweld_codebuild::{Job, Outcome as BuildEnd, Status, Worker};
 use archweld_lambda::{
     AsynchronousRetries, FunctionSettings, Handler, InvocationType, Lambda, Outcome,
@@ -41,6 +40,7 @@ use self::{
     proxy::Proxy,
     report::{Sample, Table},
 };
+use crate::cloud::settings;
 
 /// What the images are built for: the first two of them, and all.
 const PLATFORMS: [&str; 5] =
@@ -174,21 +174,10 @@ impl<'a> Bench<'a> {
             )
         });
         fs::write(folder.path().join("archweld.toml"), images.concat())?;
-        let host = Host::real("000000000000", "us-east-1");
-        let cloud = Cloud::open(Settings {
-            host: host.clone(),
-            template: arguments.template.clone(),
-            stack_name: "archweld".to_owned(),
-            parameters: BTreeMap::new(),
-            layers: BTreeMap::from([("ConfigLayer".to_owned(), folder.path().to_owned())]),
-            state: None,
-            port: Some(0),
-            registry_bytes_max: None,
-            git: None,
-            functions: Functions::Folder(arguments.functions.clone()),
-            builds: Builds::Worker(Arc::new(NoBuilds)),
-        })
-        .await?;
+        let settings = settings(&arguments.template, &arguments.functions, NoBuilds);
+        let host = settings.host.clone();
+        let layers = BTreeMap::from([("ConfigLayer".to_owned(), folder.path().to_owned())]);
+        let cloud = Cloud::open(Settings { layers, ..settings }).await?;
         for count in COUNTS {
             for repository in [name(count).parse()?, docker_name(count).parse()?] {
                 cloud.ensure_repository(&repository).await?;
