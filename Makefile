@@ -43,6 +43,10 @@ test: tools ## Run the unit and integration tests
 fuzz: ## Feed trigger-run's readers and signature checks a million inputs (10 minutes)
 	PROPTEST_CASES=120000 cargo nextest run --package trigger-run --lib
 
+.PHONY: template
+template: tools ## Prove the template: what its roles allow, and a stack of it in moto
+	$(VENV)/bin/python -m unittest discover --start-directory tests/deployment $(ARGS)
+
 .PHONY: e2e
 e2e: binaries tools ## Run the end-to-end tests with a real Docker engine
 	@scripts/install skopeo=skopeo docker-registry=docker-registry
@@ -79,6 +83,7 @@ clean: ## Remove what was built, installed and stored here
 ci: ## Do all that CI does
 	@scripts/install skopeo=skopeo docker-registry=docker-registry
 	$(MAKE) lint
+	$(MAKE) template
 	@# With an engine, no test of the registry is skipped.
 	scripts/with-engine $(MAKE) test
 	$(MAKE) e2e PROFILE=release

@@ -14,6 +14,7 @@ mod functions;
 mod gate;
 mod images;
 mod publishing;
+mod recorder;
 mod webhooks;
 
 use std::{
@@ -34,7 +35,8 @@ use tempfile::TempDir;
 pub use builds::{Behaviour, SimulatedBuilds};
 pub use gate::{Gates, delayed};
 pub use images::{Pushed, TestImage, push_index};
-pub use publishing::{outcome, plan, plan_of};
+pub use publishing::{outcome, plan, plan_at, plan_of};
+pub use recorder::{Asked, Recorder, Resource};
 pub use webhooks::{Push, commit};
 
 /// The repository's root.
@@ -58,6 +60,8 @@ pub struct World {
     pub sfn: aws_sdk_sfn::Client,
     pub codebuild: aws_sdk_codebuild::Client,
     pub ecr: aws_sdk_ecr::Client,
+    /// What functions in process ask of AWS.
+    pub recorder: Recorder,
     _folder: TempDir,
 }
 
@@ -96,6 +100,7 @@ impl World {
         std::fs::copy(root().join("state-machine").join(definition), definitions.join(definition))
             .unwrap();
 
+        let recorder = Recorder::default();
         let (host, functions, port) = match door {
             Door::Http => {
                 let host = Host::real("123456789012", "us-east-1");
@@ -104,7 +109,13 @@ impl World {
             Door::InProcess => {
                 let origin: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
                 let host = Host::seeded("123456789012", "us-east-1", origin, 7);
-                (host, Functions::InProcess(Box::new(functions::in_process)), None)
+                let recorder = recorder.clone();
+                let functions =
+                    Functions::InProcess(Box::new(move |function, environment, config| {
+                        let config = recorder.of(&function.binary, config);
+                        functions::in_process(function, environment, &config)
+                    }));
+                (host, functions, None)
             }
         };
         let builds = Arc::new(SimulatedBuilds::default());
@@ -131,6 +142,7 @@ impl World {
             ecr: aws_sdk_ecr::Client::new(&config),
             cloud,
             builds,
+            recorder,
             _folder: folder,
         }
     }

@@ -1,0 +1,153 @@
+"""What the tests of the deployment share: the template as CloudFormation gets it, and a stack of it in moto.
+
+SAM's own translator turns the template into plain CloudFormation, as AWS does when it is deployed. moto is an
+implementation of AWS that is not ours; what it does not know of a stack has a stand-in here, and is listed.
+"""
+
+import ast
+import contextlib
+import json
+import os
+import warnings
+from pathlib import Path
+
+import boto3
+import moto
+from moto.cloudformation.parsing import resource_class_from_type
+from samtranslator.translator.transform import transform
+from samtranslator.yaml_helper import yaml_parse
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = ROOT / "infra/template.yaml"
+DEFINITION = ROOT / "state-machine/multi-arch-build.asl.json"
+STACK = "archweld"
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+BUCKET = "artifacts"
+
+os.environ |= {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": REGION,
+}
+
+
+class ManagedPolicies:
+    """The policies of AWS's that the translator gives to roles, by their names."""
+
+    def load(self):
+        names = ["service-role/AWSLambdaBasicExecutionRole", "AWSXRayDaemonWriteAccess"]
+        return {name.rsplit("/", 1)[-1]: f"arn:aws:iam::aws:policy/{name}" for name in names}
+
+
+def read_template():
+    """The template as it is written."""
+    return yaml_parse(TEMPLATE.read_text())
+
+
+def translated(parameters=None):
+    """The template in plain CloudFormation, with its artifacts where `sam package` would put them."""
+    template = read_template()
+    template["Globals"]["Function"]["CodeUri"] = f"s3://{BUCKET}/function.zip"
+    for resource in template["Resources"].values():
+        match resource["Type"]:
+            case "AWS::Serverless::LayerVersion":
+                resource["Properties"]["ContentUri"] = f"s3://{BUCKET}/layer.zip"
+            case "AWS::Serverless::StateMachine":
+                resource["Properties"]["DefinitionUri"] = {"Bucket": BUCKET, "Key": DEFINITION.name}
+    return transform(template, dict(parameters or {}), ManagedPolicies())
+
+
+def arn(service, resource):
+    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}"
+
+
+def stand_in(logical_id, resource):
+    """What `Ref` and attributes of a resource give that moto cannot make; named as the local cloud does."""
+    match resource["Type"]:
+        case "AWS::CodeBuild::Project":
+            name = resource["Properties"]["Name"]["Fn::Sub"].replace("${AWS::StackName}", STACK)
+            return {"Ref": name, "Arn": arn("codebuild", f"project/{name}")}
+        case "AWS::SecretsManager::Secret":
+            return {"Ref": arn("secretsmanager", f"secret:{STACK}-{logical_id}-000000")}
+        case "AWS::Lambda::Url":
+            return {"FunctionUrl": f"https://{logical_id.lower()}.lambda-url.{REGION}.on.aws/"}
+        case _:
+            return {}
+
+
+def with_stand_ins(value, stand_ins):
+    """The same with every reference to a resource that has a stand-in replaced."""
+    match value:
+        case {"Ref": name} if name in stand_ins:
+            return stand_ins[name]["Ref"]
+        case {"Fn::GetAtt": [name, attribute]} if name in stand_ins:
+            return stand_ins[name][attribute]
+        case dict():
+            return {key: with_stand_ins(each, stand_ins) for key, each in value.items()}
+        case list():
+            return [with_stand_ins(each, stand_ins) for each in value]
+        case _:
+            return value
+
+
+class Deployed:
+    """A stack in moto."""
+
+    def __init__(self, template, unsupported):
+        self.template = template
+        # The logical names of what moto cannot make, with their types.
+        self.unsupported = unsupported
+        resources = boto3.client("cloudformation").describe_stack_resources(StackName=STACK)
+        self.physical = {
+            each["LogicalResourceId"]: each.get("PhysicalResourceId") for each in resources["StackResources"]
+        }
+
+    def policies(self, role):
+        """The statements of a role's own policies, and the ARNs of those of AWS's, by its logical name."""
+        iam, name = boto3.client("iam"), self.physical[role]
+        statements = []
+        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+            document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+            # moto keeps the policies of a stack as Python prints them, and what is no value as None.
+            statements += filter(None, ast.literal_eval(document)["Statement"])
+        managed = self.template["Resources"][role]["Properties"].get("ManagedPolicyArns", [])
+        return statements, set(managed)
+
+
+@contextlib.contextmanager
+def deployed(parameters=None):
+    """A stack of the template with these parameters."""
+    template = translated(parameters)
+    unsupported = {
+        name: resource["Type"]
+        for name, resource in template["Resources"].items()
+        if resource_class_from_type(resource["Type"]) is None
+    }
+    stand_ins = {name: stand_in(name, template["Resources"][name]) for name in unsupported}
+    with moto.mock_aws(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket=BUCKET)
+        for key, body in [
+            ("function.zip", b"a function"),
+            ("layer.zip", b"a layer"),
+            (DEFINITION.name, DEFINITION.read_bytes()),
+        ]:
+            s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+        supported = {
+            name: with_stand_ins(resource, stand_ins)
+            for name, resource in template["Resources"].items()
+            if name not in unsupported
+        }
+        body = template | {
+            "Resources": supported,
+            "Outputs": with_stand_ins(template["Outputs"], stand_ins),
+        }
+        boto3.client("cloudformation").create_stack(
+            StackName=STACK,
+            TemplateBody=json.dumps(body),
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in (parameters or {}).items()],
+        )
+        yield Deployed(template, unsupported)

@@ -1,0 +1,148 @@
+"""What functions call is what their roles allow, and nothing else."""
+
+import json
+import re
+import unittest
+
+from support import DEFINITION, ROOT, arn, deployed, read_template
+
+RECORD = ROOT / "tests/deployment/calls.snap"
+# What Lambda does in a function's name, by AWS's own policies: writing its log.
+OF_LAMBDA = {"arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"}
+
+
+def recorded():
+    """The calls of the recorded runs: binary, action and resource."""
+    _, _, lines = RECORD.read_text().split("---\n", 2)
+    return [tuple(line.split(" ")) for line in lines.splitlines()]
+
+
+def functions():
+    """The logical names of the functions, by their binaries."""
+    resources = read_template()["Resources"].items()
+    return {
+        resource["Metadata"]["BuildProperties"]["Binary"]: name
+        for name, resource in resources
+        if resource["Type"] == "AWS::Serverless::Function"
+    }
+
+
+def as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def matches(pattern, text):
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_resource.html"""
+    parts = {"*": ".*", "?": "."}
+    return re.fullmatch("".join(parts.get(part) or re.escape(part) for part in pattern), text) is not None
+
+
+def grants(statements):
+    """Each action with each resource that it is allowed for, as patterns."""
+    for statement in statements:
+        assert set(statement) <= {"Effect", "Action", "Resource", "Sid"}, statement
+        assert statement["Effect"] == "Allow", statement
+        for action in as_list(statement["Action"]):
+            for resource in as_list(statement["Resource"]):
+                yield action, resource
+
+
+def is_allowed(statements, action, resource):
+    """Whether a role may do it. Actions are the same in any case, resources are not."""
+    return any(
+        matches(pattern.lower(), action.lower()) and matches(resources, resource)
+        for pattern, resources in grants(statements)
+    )
+
+
+class Policies(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.stack = cls.enterClassContext(deployed())
+
+    def test_the_evaluator_knows_patterns(self):
+        statements = [{"Effect": "Allow", "Action": ["a:Get*"], "Resource": "arn:x:y/*"}]
+        self.assertTrue(is_allowed(statements, "a:getIt", "arn:x:y/z"))
+        self.assertFalse(is_allowed(statements, "a:PutIt", "arn:x:y/z"))
+        self.assertFalse(is_allowed(statements, "a:GetIt", "arn:x:Y/z"))
+        self.assertFalse(is_allowed(statements, "a:GetIt", "arn.x.y/z"))
+
+    def test_every_function_was_recorded(self):
+        self.assertEqual({function for function, _, _ in recorded()}, set(functions()))
+
+    def test_every_call_is_allowed(self):
+        names = functions()
+        for function, action, resource in recorded():
+            with self.subTest(function=function, action=action, resource=resource):
+                statements, _ = self.stack.policies(f"{names[function]}Role")
+                self.assertTrue(is_allowed(statements, action, resource))
+
+    def test_nothing_is_allowed_that_is_not_called(self):
+        for function, name in functions().items():
+            statements, managed = self.stack.policies(f"{name}Role")
+            self.assertEqual(managed, OF_LAMBDA)
+            for allowed, resources in grants(statements):
+                with self.subTest(function=function, action=allowed, resource=resources):
+                    # Of actions, each is named.
+                    self.assertNotIn("*", allowed)
+                    self.assertTrue(
+                        any(
+                            (caller, action) == (function, allowed) and matches(resources, resource)
+                            for caller, action, resource in recorded()
+                        )
+                    )
+
+    def test_the_state_machine_may_do_what_its_states_do(self):
+        tasks = re.findall(r'"Resource": "arn:aws:states:::([a-z]+:[A-Za-z]+)', DEFINITION.read_text())
+        self.assertEqual(set(tasks), {"events:putEvents", "lambda:invoke"})
+        invoked = set(re.findall(r"\$\{([A-Za-z]+)\}", DEFINITION.read_text()))
+        names = {function: self.stack.physical[function] for function in invoked}
+        needed = {("lambda:InvokeFunction", arn("lambda", f"function:{name}")) for name in names.values()}
+        needed.add(("events:PutEvents", arn("events", "event-bus/default")))
+        statements, managed = self.stack.policies("StateMachineRole")
+        self.assertEqual((set(grants(statements)), managed), (needed, set()))
+
+    def test_schedules_may_invoke_what_they_are_for(self):
+        function = arn("lambda", f"function:{self.stack.physical['TriggerRunFunction']}")
+        statements, managed = self.stack.policies("ScheduleRole")
+        self.assertEqual((list(grants(statements)), managed), ([("lambda:InvokeFunction", function)], set()))
+
+    def test_builds_may_push_to_the_repository_and_write_their_logs(self):
+        statements, managed = self.stack.policies("BuildRole")
+        self.assertEqual(managed, set())
+        for action, resource in grants(statements):
+            with self.subTest(action=action):
+                self.assertNotIn("*", action)
+                if action == "ecr:GetAuthorizationToken":
+                    self.assertEqual(resource, "*")
+                elif action.startswith("ecr:"):
+                    self.assertEqual(resource, arn("ecr", "repository/hello"))
+                else:
+                    self.assertEqual(resource, arn("logs", "log-group:/aws/codebuild/archweld-*"))
+
+    def test_every_role_is_assumed_by_its_service_alone(self):
+        for name, resource in self.stack.template["Resources"].items():
+            if resource["Type"] != "AWS::IAM::Role":
+                continue
+            with self.subTest(role=name):
+                [statement] = resource["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+                [service] = as_list(statement["Principal"]["Service"])
+                self.assertEqual(as_list(statement["Action"]), ["sts:AssumeRole"])
+                # Lambda assumes the role of a function of this account only.
+                if service != "lambda.amazonaws.com":
+                    account = {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+                    self.assertEqual(json.loads(json.dumps(statement["Condition"])), account)
+
+
+class GitToken(unittest.TestCase):
+    def test_its_secret_is_readable_where_there_is_one(self):
+        secret = arn("secretsmanager", "secret:git-token-AbCdEf")
+        with deployed() as plain:
+            before = set(grants(plain.policies("TriggerRunFunctionRole")[0]))
+        with deployed({"GitTokenSecret": secret}) as stack:
+            after = set(grants(stack.policies("TriggerRunFunctionRole")[0]))
+        self.assertEqual(after - before, {("secretsmanager:GetSecretValue", secret)})
+
+
+if __name__ == "__main__":
+    unittest.main()
