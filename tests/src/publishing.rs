@@ -15,10 +15,19 @@ pub fn plan(run: &str, input: Value) -> Plan {
 
 /// The same with another configuration.
 pub fn plan_of(config: &str, run: &str, input: Value) -> Plan {
+    make_plan(config, "2026-11-23T10:00:00.000Z", run, input)
+}
+
+/// The same of an execution that began at another time.
+pub fn plan_at(time: &str, run: &str, input: Value) -> Plan {
+    make_plan(CONFIG, time, run, input)
+}
+
+fn make_plan(config: &str, time: &str, run: &str, input: Value) -> Plan {
     let execution = Execution {
         arn: format!("arn:aws:states:us-east-1:123456789012:execution:multi-arch-build:{run}"),
         name: run.to_owned(),
-        start_time: "2026-11-23T10:00:00.000Z".parse().unwrap(),
+        start_time: time.parse().unwrap(),
     };
     let deployment = Deployment {
         registry: "registry.example".to_owned(),

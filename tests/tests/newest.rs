@@ -24,6 +24,8 @@ const CONFIG: &str = "[[image]]\nname = \"hello\"\nplatforms = [\"linux/amd64\"]
                       tags = [\"{sha7}\", \"latest\"]\ncheck_executable = false\n";
 /// Longer than ECR takes to let the next image be put.
 const STEP: Duration = Duration::from_millis(150);
+/// Longer than a run waits before it looks again.
+const REST: Duration = Duration::from_secs(2);
 
 /// How many orders of three runs are tried.
 const SAMPLES: u64 = 150;
@@ -73,7 +75,7 @@ fn input(run: &str, kind: Kind) -> Value {
     match kind {
         Kind::MovingTagOnly => json!({"trigger": trigger}),
         Kind::EveryTag => {
-            let commit = format!("{sequence:040}");
+            let commit = format!("{sequence:0<40}");
             json!({"trigger": trigger, "commit": commit, "publisher": "lambda"})
         }
     }
@@ -106,7 +108,11 @@ impl<'a> Path<'a> {
         tokio::time::sleep(STEP).await;
     }
 
-    fn choices(&self) -> Vec<Choice> {
+    /// What may happen next; nothing when all is over.
+    async fn choices(&mut self) -> Vec<Choice> {
+        if self.gates.waiting().is_empty() {
+            tokio::time::sleep(REST).await;
+        }
         let waiting = self.gates.waiting();
         let is_run = |actor: &str| RUNS.iter().any(|(run, _)| *run == actor);
         let mut choices = Vec::new();
@@ -236,7 +242,7 @@ async fn two_runs_in_every_order_with_a_crash_at_every_step() {
                 path.give_up().await;
                 break;
             }
-            let mut choices = path.choices();
+            let mut choices = path.choices().await;
             let Some(next) = choices.pop() else {
                 path.check_end().await;
                 ends += 1;
@@ -261,7 +267,7 @@ async fn three_runs_in_many_orders_with_crashes() {
         let mut random = StdRng::seed_from_u64(seed);
         let mut path = Path::new(&world, Kind::EveryTag, &RUNS).await;
         loop {
-            let choices = path.choices();
+            let choices = path.choices().await;
             let crash = random.random_bool(0.05);
             let wanted = |choice: &&Choice| crash != matches!(choice, Choice::Call(..));
             let some: Vec<&Choice> = choices.iter().filter(wanted).collect();

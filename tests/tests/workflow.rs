@@ -182,23 +182,29 @@ async fn what_was_published_is_not_built_again(door: Door) {
         let name = |platform: &Value| platform["platform"].as_str().unwrap().to_owned();
         platforms.iter().map(|platform| (name(platform), reused(platform))).collect()
     };
-    let first = world.run("r1", json!({"commit": COMMIT, "platforms": ["linux/amd64"]})).await;
+    let first = world.run("r1", json!({"commit": COMMIT})).await;
     assert_eq!(first.status, ExecutionStatus::Succeeded, "{first:?}");
-    // Of two platforms, one was published, and the index has to be made.
-    let second = world.run("r2", json!({"commit": COMMIT, "tags": ["latest"]})).await;
+    assert_eq!(world.builds.started().len(), 3);
+    // Both platforms were published, and so was the index.
+    let second = world.run("r2", json!({"commit": COMMIT})).await;
     assert_eq!(second.status, ExecutionStatus::Succeeded, "{second:?}");
-    let expected = [("linux/amd64".to_owned(), true), ("linux/arm64".to_owned(), false)];
-    assert_eq!(platforms(&second), expected);
-    assert_eq!(second.output["platforms"][0]["digest"], first.output["platforms"][0]["digest"]);
-    // Both were, and so was the index.
-    let third = world.run("r3", json!({"commit": COMMIT, "tags": ["latest"]})).await;
+    assert!(platforms(&second).iter().all(|(_, reused)| *reused));
+    assert_eq!(second.output["digest"], first.output["digest"]);
+    assert_eq!(second.output["tags"], json!(["r2", "0123456", "latest"]));
+    assert_eq!(world.builds.started().len(), 3);
+    // Of three platforms, two were published, and the index has to be made, in order.
+    let more = ["linux/386", "linux/amd64", "linux/arm64"];
+    let third = world.run("r3", json!({"commit": COMMIT, "platforms": more})).await;
     assert_eq!(third.status, ExecutionStatus::Succeeded, "{third:?}");
-    assert!(platforms(&third).iter().all(|(_, reused)| *reused));
-    assert_eq!(third.output["digest"], second.output["digest"]);
-    assert_eq!(third.output["tags"], json!(["r3", "latest"]));
-    let mut started = world.builds.started();
-    started.sort();
-    assert_eq!(started, ["linux/amd64", "linux/arm64", "manifest", "manifest"]);
+    let expected = more.map(|name| (name.to_owned(), name != "linux/386"));
+    assert_eq!(platforms(&third), expected);
+    assert_eq!(third.output["platforms"][1]["digest"], first.output["platforms"][0]["digest"]);
+    assert_eq!(world.builds.started()[3..], ["linux/386", "manifest"]);
+    let index = world.tagged("r3").await.unwrap();
+    let index = Index::parse(std::str::from_utf8(&index.bytes).unwrap()).unwrap();
+    let order: Vec<String> =
+        index.images().unwrap().iter().map(|image| image.platform.to_string()).collect();
+    assert_eq!(order, more);
 
     for input in [
         json!({"commit": COMMIT, "force": true}),

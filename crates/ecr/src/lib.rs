@@ -9,5 +9,5 @@ mod newest;
 mod repository;
 
 pub use image::{Image, Reference};
-pub use newest::move_to_newest;
-pub use repository::{EcrError, Repository, patient_client};
+pub use newest::{move_to_newest, newest};
+pub use repository::{EcrError, IfTaken, Put, Repository, TagRules, patient_client};

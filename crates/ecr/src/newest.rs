@@ -5,15 +5,20 @@
 //! marker that was there before its last look, and who sets a marker later looks later. The argument
 //! for every interleaving and crash is in `ARCHITECTURE.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use archweld_model::{Digest, ImageTag, Marker, Rank};
 
-use crate::{EcrError, Image, Repository};
+use crate::{EcrError, IfTaken, Image, Put, Repository};
 
 /// How often it looks before it gives way: each further look is due to yet another run that set its
 /// marker in between.
-const LOOKS_MAX: usize = 10;
+const LOOKS_MAX: u32 = 10;
+/// How much longer it waits before each further look.
+const LOOK_WAIT: Duration = Duration::from_millis(100);
 
 /// Moves these tags to the images of their newest markers, and answers where each belongs; a tag
 /// without a marker is left alone.
@@ -29,7 +34,9 @@ pub async fn move_to_newest(
     tags: &BTreeSet<ImageTag>,
     own: Option<&Image>,
 ) -> Result<BTreeMap<ImageTag, Digest>, EcrError> {
-    for _ in 0..LOOKS_MAX {
+    for looks in 0..LOOKS_MAX {
+        // The first two looks are the rule; more of them wait for others, or for a list that lags.
+        tokio::time::sleep(LOOK_WAIT * looks.saturating_sub(1)).await;
         let newest = newest(&listed, tags);
         let behind: Vec<(&ImageTag, Digest)> = newest
             .iter()
@@ -48,7 +55,8 @@ pub async fn move_to_newest(
             repository.images(&references).await?.into_iter().flatten().collect();
         let moves = behind.into_iter().filter_map(|(tag, digest)| {
             let mut images = images.iter().chain(own);
-            images.find(|image| image.digest() == digest).map(|image| (image, tag))
+            let image = images.find(|image| image.digest() == digest)?;
+            Some(Put { image, tag, if_taken: IfTaken::Refuse })
         });
         repository.put_all(moves.collect()).await?;
         listed = repository.tags().await?;
@@ -59,8 +67,8 @@ pub async fn move_to_newest(
     })
 }
 
-/// The image of the newest marker of each tag.
-fn newest(
+/// The image of the newest marker of each of these tags.
+pub fn newest(
     listed: &BTreeMap<ImageTag, Digest>,
     tags: &BTreeSet<ImageTag>,
 ) -> BTreeMap<ImageTag, Digest> {

@@ -1,6 +1,6 @@
 //! The calls.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, slice, time::Duration};
 
 use archweld_model::{
     Digest, DigestError, ErrorName, ImageTag, Named, RepositoryName, matches_wildcard, media_type,
@@ -9,10 +9,10 @@ use archweld_runtime::CallError;
 use aws_sdk_ecr::{
     Client,
     config::{Builder, retry::RetryConfig, timeout::TimeoutConfig},
-    operation::put_image::PutImageError,
+    operation::{batch_get_image::BatchGetImageOutput, put_image::PutImageError},
     types::{
-        Image as Answered, ImageFailure, ImageFailureCode, ImageIdentifier, ImageTagMutability,
-        ListImagesFilter, TagStatus,
+        Image as Answered, ImageFailureCode, ImageIdentifier, ImageTagMutability, ListImagesFilter,
+        Repository as Described, TagStatus,
     },
 };
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
@@ -76,6 +76,19 @@ pub enum EcrError {
         /// The tag.
         tag: ImageTag,
     },
+    /// An image has as many tags as ECR allows.
+    #[error(
+        "tag {tag} of repository {repository}: its image has as many tags as ECR allows; build it \
+         anew with `force`, or delete some of its `archweld.` tags: {reason}"
+    )]
+    TooManyTags {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: ImageTag,
+        /// What ECR says.
+        reason: CallError,
+    },
     /// ECR refuses an image for a reason that no retry mends.
     #[error("tag {tag} of repository {repository}: {reason}")]
     Refused {
@@ -104,7 +117,7 @@ impl Named for EcrError {
         match self {
             Self::Unreadable { .. } => ErrorName::ServiceRejected,
             Self::TagImmutable { .. } => ErrorName::PublishTagImmutable,
-            Self::Refused { .. } => ErrorName::PublishRejected,
+            Self::TooManyTags { .. } | Self::Refused { .. } => ErrorName::PublishRejected,
             Self::Unsettled { .. } => ErrorName::ServiceUnavailable,
             Self::Call(error) => error.name(),
         }
@@ -130,20 +143,37 @@ impl Repository {
     pub async fn images(&self, references: &[Reference]) -> Result<Vec<Option<Image>>, EcrError> {
         let mut images = Vec::with_capacity(references.len());
         for batch in references.chunks(BATCH_MAX) {
-            let answer = self
-                .ecr
-                .batch_get_image()
-                .repository_name(self.name.as_str())
-                .set_image_ids(Some(batch.iter().map(identifier).collect()))
-                .set_accepted_media_types(Some(media_type::ALL.map(str::to_owned).to_vec()))
-                .send()
-                .await
-                .map_err(|error| CallError::new("ecr:BatchGetImage", &error))?;
+            let answer = self.batch_get_image(batch).await?;
             for reference in batch {
-                images.push(self.answered(reference, answer.images(), answer.failures())?);
+                let found = match self.answered(reference, &answer)? {
+                    Some(found) => found,
+                    // Two names of one image may have been given one answer between them.
+                    None => {
+                        let alone = self.batch_get_image(slice::from_ref(reference)).await?;
+                        self.answered(reference, &alone)?.ok_or_else(|| {
+                            let problem = "ECR answered neither an image nor a failure".to_owned();
+                            self.unreadable(reference, problem)
+                        })?
+                    }
+                };
+                images.push(found);
             }
         }
         Ok(images)
+    }
+
+    async fn batch_get_image(
+        &self,
+        references: &[Reference],
+    ) -> Result<BatchGetImageOutput, CallError> {
+        self.ecr
+            .batch_get_image()
+            .repository_name(self.name.as_str())
+            .set_image_ids(Some(references.iter().map(identifier).collect()))
+            .set_accepted_media_types(Some(media_type::ALL.map(str::to_owned).to_vec()))
+            .send()
+            .await
+            .map_err(|error| CallError::new("ecr:BatchGetImage", &error))
     }
 
     /// One image.
@@ -154,40 +184,31 @@ impl Repository {
         Ok(self.images(&[reference.into()]).await?.pop().flatten())
     }
 
+    /// What an answer says of an image, or that there is none; nothing where it does not mention it.
     fn answered(
         &self,
         reference: &Reference,
-        images: &[Answered],
-        failures: &[ImageFailure],
-    ) -> Result<Option<Image>, EcrError> {
+        answer: &BatchGetImageOutput,
+    ) -> Result<Option<Option<Image>>, EcrError> {
         let is_meant = |id: Option<&ImageIdentifier>| {
             id.is_some_and(|id| match reference {
                 Reference::Digest(digest) => id.image_digest() == Some(&digest.to_string()),
                 Reference::Tag(tag) => id.image_tag() == Some(tag.as_str()),
             })
         };
-        if let Some(image) = images.iter().find(|image| is_meant(image.image_id())) {
+        if let Some(image) = answer.images().iter().find(|image| is_meant(image.image_id())) {
             let image = read(image).map_err(|problem| self.unreadable(reference, problem))?;
-            return match reference {
-                Reference::Digest(digest) if *digest != image.digest() => {
-                    let problem = format!("ECR answered the image {}", image.digest());
-                    Err(self.unreadable(reference, problem))
-                }
-                _ => Ok(Some(image)),
-            };
+            return Ok(Some(Some(image)));
         }
-        match failures.iter().find(|failure| is_meant(failure.image_id())) {
+        match answer.failures().iter().find(|failure| is_meant(failure.image_id())) {
+            None => Ok(None),
             Some(failure) if failure.failure_code() == Some(&ImageFailureCode::ImageNotFound) => {
-                Ok(None)
+                Ok(Some(None))
             }
             Some(failure) => {
                 let code = failure.failure_code().map_or("unknown failure", |code| code.as_str());
                 let reason = failure.failure_reason().unwrap_or_default();
                 Err(self.unreadable(reference, format!("{code}: {reason}")))
-            }
-            None => {
-                let problem = "ECR answered neither an image nor a failure".to_owned();
-                Err(self.unreadable(reference, problem))
             }
         }
     }
@@ -224,6 +245,10 @@ impl Repository {
                 }
                 Err(EcrError::TagImmutable { repository, tag })
             }
+            Some(PutImageError::LimitExceededException(_)) => {
+                let reason = CallError::new("ecr:PutImage", &error);
+                Err(EcrError::TooManyTags { repository, tag, reason })
+            }
             _ => {
                 let reason = CallError::new("ecr:PutImage", &error);
                 if reason.is_unavailable() {
@@ -238,10 +263,22 @@ impl Repository {
     ///
     /// # Errors
     /// At the first that fails; others may have been set.
-    pub async fn put_all(&self, puts: Vec<(&Image, &ImageTag)>) -> Result<(), EcrError> {
+    pub async fn put_all(&self, puts: Vec<Put<'_>>) -> Result<(), EcrError> {
         stream::iter(puts)
             .map(Ok)
-            .try_for_each_concurrent(PUTS_MAX, |(image, tag)| self.put(image, tag))
+            .try_for_each_concurrent(PUTS_MAX, |put| async move {
+                match (self.put(put.image, put.tag).await, put.if_taken) {
+                    (Err(EcrError::TagImmutable { .. }), IfTaken::Leave) => {
+                        tracing::warn!(
+                            repository = %self.name,
+                            image.tag = %put.tag,
+                            "an immutable tag stays at another image"
+                        );
+                        Ok(())
+                    }
+                    (put, _) => put,
+                }
+            })
             .await
     }
 
@@ -265,11 +302,11 @@ impl Repository {
         })
     }
 
-    /// Whether an existing tag of that name may not move.
+    /// Which of the tags may not move.
     ///
     /// # Errors
     /// When the call fails.
-    pub async fn is_immutable(&self, tag: &ImageTag) -> Result<bool, EcrError> {
+    pub async fn tag_rules(&self) -> Result<TagRules, EcrError> {
         let answer = self
             .ecr
             .describe_repositories()
@@ -277,20 +314,9 @@ impl Repository {
             .send()
             .await
             .map_err(|error| CallError::new("ecr:DescribeRepositories", &error))?;
-        let repository = answer.repositories().first();
-        let mutability = repository.and_then(|repository| repository.image_tag_mutability());
-        let filters =
-            repository.map(|repository| repository.image_tag_mutability_exclusion_filters());
-        let excluded = filters
-            .unwrap_or_default()
-            .iter()
-            .any(|filter| matches_wildcard(filter.filter(), tag.as_str()));
-        Ok(match mutability {
-            Some(ImageTagMutability::Immutable) => true,
-            Some(ImageTagMutability::ImmutableWithExclusion) => !excluded,
-            Some(ImageTagMutability::MutableWithExclusion) => excluded,
-            _ => false,
-        })
+        let repository =
+            answer.repositories.and_then(|repositories| repositories.into_iter().next());
+        Ok(TagRules(repository))
     }
 
     /// Every tag, and what it points at. One call for a thousand of them.
@@ -319,6 +345,48 @@ impl Repository {
             }
         }
         Ok(tags)
+    }
+}
+
+/// An image to point a tag at.
+#[derive(Debug, Clone, Copy)]
+pub struct Put<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// The tag.
+    pub tag: &'a ImageTag,
+    /// What to do where the tag may not move and names another image.
+    pub if_taken: IfTaken,
+}
+
+/// What to do with a tag that may not move and names another image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfTaken {
+    /// Fail.
+    Refuse,
+    /// Leave it where it is.
+    Leave,
+}
+
+/// A repository's rule for moving tags
+/// (<https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-tag-mutability.html>).
+#[derive(Debug, Clone)]
+pub struct TagRules(Option<Described>);
+
+impl TagRules {
+    /// Whether an existing tag of that name may not move.
+    pub fn is_immutable(&self, tag: &ImageTag) -> bool {
+        let Some(repository) = &self.0 else { return false };
+        let excluded = repository
+            .image_tag_mutability_exclusion_filters()
+            .iter()
+            .any(|filter| matches_wildcard(filter.filter(), tag.as_str()));
+        match repository.image_tag_mutability() {
+            Some(ImageTagMutability::Immutable) => true,
+            Some(ImageTagMutability::ImmutableWithExclusion) => !excluded,
+            Some(ImageTagMutability::MutableWithExclusion) => excluded,
+            _ => false,
+        }
     }
 }
 
@@ -400,6 +468,7 @@ mod tests {
         let config = aws_sdk_ecr::Config::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::from_static("us-east-1"))
+            .retry_config(RetryConfig::disabled())
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
             .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(script.clone())));
         Repository::new(Client::from_conf(config.build()), "hello".parse().unwrap())
@@ -439,7 +508,7 @@ mod tests {
         assert_eq!(error.name(), ErrorName::ServiceRejected);
         assert_eq!(error.to_string(), "image latest of repository hello: KmsError: so it is");
         let silent = ("BatchGetImage", 200, json!({"images": [], "failures": []}));
-        let error = repository([silent]).image(latest()).await.unwrap_err();
+        let error = repository([silent.clone(), silent]).image(latest()).await.unwrap_err();
         assert!(error.to_string().ends_with("neither an image nor a failure"), "{error}");
     }
 
@@ -450,6 +519,17 @@ mod tests {
         let error =
             repository([(operation, status, body)]).image(index().digest()).await.unwrap_err();
         assert!(error.to_string().contains("the manifest has the digest sha256:"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn two_names_of_one_image_may_have_one_answer_between_them() {
+        let (operation, status, body) = named(&index());
+        let mut merged = body.clone();
+        merged["images"][0]["imageId"].as_object_mut().unwrap().remove("imageTag");
+        let script = [(operation, status, merged), (operation, status, body)];
+        let references = [index().digest().into(), latest().into()];
+        let found = repository(script).images(&references).await.unwrap();
+        assert_eq!(found, [Some(index()), Some(index())]);
     }
 
     #[tokio::test]
@@ -470,6 +550,13 @@ mod tests {
                 vec![refused("ImageTagAlreadyExistsException"), named(&other)],
                 ErrorName::PublishTagImmutable,
                 "tag latest of repository hello is immutable and names another image",
+            ),
+            (
+                vec![refused("LimitExceededException")],
+                ErrorName::PublishRejected,
+                "tag latest of repository hello: its image has as many tags as ECR allows; build it \
+                 anew with `force`, or delete some of its `archweld.` tags: ecr:PutImage failed: \
+                 LimitExceededException: so it is",
             ),
             (
                 vec![refused("ReferencedImagesNotFoundException")],

@@ -274,7 +274,16 @@ impl Config {
                 return Err(fail(table.name.span(), message));
             }
             let span = table.name.span();
-            images.push(table.check(fail)?);
+            let image = table.check(fail)?;
+            if let Some((other, tag)) = shared_tag(&images, &image) {
+                let message = format!(
+                    "image {} would have the tag {tag} of image {other}: they have one repository, \
+                     {}; give each `tags` of its own, such as \"{}-{tag}\"",
+                    image.name, image.repository, image.name
+                );
+                return Err(fail(span, message));
+            }
+            images.push(image);
             if let Some(image) = images.last().filter(|image| is_built_on_itself(image, &images)) {
                 let message =
                     format!("image {} is built on itself by way of `base_images`", image.name);
@@ -470,6 +479,18 @@ fn is_built_on_itself(image: &ImageConfig, images: &[ImageConfig]) -> bool {
     seen.contains(&image.repository)
 }
 
+/// A tag that an image would have in common with another of the same repository.
+fn shared_tag<'a>(
+    known: &'a [ImageConfig],
+    image: &'a ImageConfig,
+) -> Option<(&'a ImageName, &'a TagTemplate)> {
+    known.iter().filter(|other| other.repository == image.repository).find_map(|other| {
+        let shared =
+            image.tags.iter().find(|tag| other.tags.iter().any(|known| known.is_like(tag)));
+        shared.map(|tag| (&other.name, tag))
+    })
+}
+
 fn check_annotations(
     annotations: BTreeMap<Spanned<String>, Spanned<String>>,
     fail: &impl Fn(Range<usize>, String) -> ConfigError,
@@ -636,6 +657,7 @@ mod tests {
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\n[[image]]\nname = \"hello\"\nplatforms = [\"linux/amd64\"]"), @r#"5:8: a second image named "hello""#);
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\nannotations = { \"dev.archweld.sequence\" = \"1\" }"), @r#"4:17: annotation "dev.archweld.sequence" is archweld's own to set"#);
         insta::assert_snapshot!(message(&format!("platforms = [\"linux/amd64\"]\nannotations = {{ a = {:?} }}", "x".repeat(1_024))), @r#"4:17: annotation "a" is too long, expected at most 1024 bytes"#);
+        insta::assert_snapshot!(message("platforms = [\"linux/amd64\"]\n[[image]]\nname = \"web\"\nrepository = \"hello\"\nplatforms = [\"linux/amd64\"]\ntags = [\"web-{sha7}\", \"latest@main\"]"), @r#"5:8: image web would have the tag latest@main of image hello: they have one repository, hello; give each `tags` of its own, such as "web-latest@main""#);
         insta::assert_snapshot!(message("platforms = [\"linux/amd64\""), @"3:27: unclosed array, expected `]`");
     }
 }

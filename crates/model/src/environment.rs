@@ -14,6 +14,8 @@ pub mod variable {
     pub const RETRIES_LEFT: &str = "ARCHWELD_RETRIES_LEFT";
     /// The run.
     pub const RUN: &str = "ARCHWELD_RUN";
+    /// Set to `1` where other runs push to the same tag.
+    pub const SHARED_TAG: &str = "ARCHWELD_SHARED_TAG";
     /// The task token that the state machine waits for.
     pub const TASK_TOKEN: &str = "ARCHWELD_TASK_TOKEN";
     /// The architecture as Docker's official images call it: `amd64`, `arm64v8`, `arm32v7`, …

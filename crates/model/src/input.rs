@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Commit, GitRef, ImageName, Platform, Publisher, Sequence, SourceTree, TagTemplate};
+use crate::{
+    Commit, GitRef, ImageName, Platform, Publisher, Sequence, SourceTree, TagTemplate, TriggerKind,
+};
 
 /// The input of an execution. Every field is optional: `{}` builds the configuration's only image
 /// from the default branch of its source.
@@ -68,7 +70,17 @@ pub struct InputError {
     message: String,
 }
 
+/// The kinds of trigger that are there to build anew what was built before.
+const KINDS_THAT_FORCE: [TriggerKind; 2] = [TriggerKind::Schedule, TriggerKind::BaseImage];
+
 impl ExecutionInput {
+    /// Whether everything is to be built anew.
+    pub fn is_forced(&self) -> bool {
+        let kind = self.trigger.as_ref().and_then(|trigger| trigger.kind.as_deref());
+        let forces = |kind: &str| KINDS_THAT_FORCE.iter().any(|known| known.as_str() == kind);
+        self.force.unwrap_or_else(|| kind.is_some_and(forces))
+    }
+
     /// Reads an execution's input.
     ///
     /// # Errors

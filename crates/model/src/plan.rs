@@ -10,11 +10,8 @@ use crate::{
     Annotations, Architecture, Attestation, Commit, Config, Digest, Environment, ErrorName,
     ExecutionInput, GitRef, ImageConfig, ImageName, ImageTag, InputError, MovingTag, Named,
     Platform, Publisher, RepositoryName, Run, RunTags, Sequence, SourceTree, TagError, TagTemplate,
-    Trigger, TriggerKind, annotation, tag::RESERVED_PREFIX, variable,
+    Trigger, annotation, tag::RESERVED_PREFIX, variable,
 };
-
-/// The kinds of trigger that are there to build anew what was built before.
-const KINDS_THAT_FORCE: [TriggerKind; 2] = [TriggerKind::Schedule, TriggerKind::BaseImage];
 
 /// How long a build's environment variables may be together, in characters: names and values,
 /// the task token included. AWS's troubleshooting page named 5,500 as the point near which builds
@@ -64,6 +61,9 @@ pub struct Plan {
     pub built_tag: Option<ImageTag>,
     /// Whether images that an earlier run published may stand for this run's.
     pub reuse: bool,
+    /// Whether this run's images may stand for a later run's: it has all that the configuration asks
+    /// for.
+    pub record: bool,
     /// The tag templates that this run has no values for.
     pub tags_left_out: Vec<TagTemplate>,
     /// The annotations of an index that archweld makes, but for those that its images tell.
@@ -170,6 +170,8 @@ pub struct Published {
     pub tags_kept: Vec<ImageTag>,
     /// The moving tags that belong to a newer run.
     pub tags_ahead: Vec<ImageTag>,
+    /// The tag templates that this run has no values for, or that are for another ref.
+    pub tags_left_out: Vec<TagTemplate>,
     /// The digest of each platform's image, in the order of the index's entries.
     pub platforms: Vec<PublishedPlatform>,
 }
@@ -257,6 +259,17 @@ pub enum PlanError {
     /// A tag that would not be valid.
     #[error("tags: {0}")]
     Tag(#[from] TagError),
+    /// A sequence from the future.
+    #[error(
+        "execution input: trigger.sequence: {sequence} is more than an hour ahead of the \
+         execution's start, expected milliseconds since 1970, at most about {start}"
+    )]
+    Sequence {
+        /// The sequence.
+        sequence: Sequence,
+        /// When the execution began.
+        start: Sequence,
+    },
     /// A build's environment that is too long.
     #[error(
         "the environment of the {target} build would have {characters} characters, expected at \
@@ -306,10 +319,7 @@ impl Plan {
         let platforms = input.platforms.clone().unwrap_or_else(|| image.platforms.clone());
         check_platforms(&platforms)?;
         let publisher = input.publisher.unwrap_or(image.publisher);
-        let kind = input.trigger.as_ref().and_then(|trigger| trigger.kind.as_deref());
-        let force =
-            kind.is_some_and(|kind| KINDS_THAT_FORCE.iter().any(|known| known.as_str() == kind));
-        let force = input.force.unwrap_or(force);
+        let force = input.is_forced();
         let tags = RunTags::new(image, &input, &execution)?;
         let run = &tags.run;
 
@@ -347,6 +357,8 @@ impl Plan {
         }
         Ok(Self {
             reuse: image.reuse && !force && built_tag.is_some(),
+            record: input.tags.is_none()
+                && image.platforms.iter().all(|platform| platforms.contains(platform)),
             check_executable: image.check_executable,
             index: None,
             sequence: tags.sequence,
@@ -445,7 +457,7 @@ impl Request<'_> {
         tag: &ImageTag,
         projects: &Projects,
     ) -> Result<BuildRequest, PlanError> {
-        let mut environment = self.environment(tag);
+        let mut environment = self.environment(tag, !self.image.arch_tag.is_of_run());
         environment.set(variable::IMAGE_ARCH, platform.architecture().image_name());
         environment.set(variable::IMAGE_PLATFORM, platform);
         environment.set(variable::IMAGE_CONTEXT, self.image.context.as_str());
@@ -465,13 +477,13 @@ impl Request<'_> {
             platforms.iter().map(|platform| (platform.to_string(), Digest::of(b""))),
         );
         let sources_characters = variable::IMAGE_SOURCES.len() + sources.chars().count();
-        let environment = self.environment(tag);
+        let environment = self.environment(tag, false);
         let buildspec = self.image.manifest_buildspec.as_ref();
         let project = projects.manifest.clone();
         self.build("manifest".to_owned(), project, buildspec, environment, sources_characters)
     }
 
-    fn environment(&self, tag: &ImageTag) -> Environment {
+    fn environment(&self, tag: &ImageTag, is_shared: bool) -> Environment {
         [
             (variable::IMAGE_REPO_NAME, self.image.repository.as_str()),
             (variable::IMAGE_TAG, tag.as_str()),
@@ -480,6 +492,7 @@ impl Request<'_> {
         ]
         .into_iter()
         .chain(self.force.then_some((variable::FORCE, "1")))
+        .chain(is_shared.then_some((variable::SHARED_TAG, "1")))
         .collect()
     }
 
@@ -618,6 +631,7 @@ mod tests {
         insta::assert_snapshot!(message(json!({"image": "api", "tags": vec!["x"; TAGS_MAX + 1]})), @"execution input: tags: 51 tags, expected at most 50");
         insta::assert_snapshot!(message(json!({"image": "api", "ref": "b".repeat(129)})), @r#"tags: tag "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" is not valid, expected 1 to 128 of `A-Z a-z 0-9 _ . -`, not beginning with `.` or `-`"#);
         insta::assert_snapshot!(message(json!({"image": "api", "ref": "b".repeat(110)})), @r#"tags: moving tag "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb" is 5 characters too long: it is repeated in the tag that keeps its order"#);
+        insta::assert_snapshot!(message(json!({"image": "api", "trigger": {"sequence": 1_795_428_000_000_000_u64}})), @"execution input: trigger.sequence: 1795428000000000 is more than an hour ahead of the execution's start, expected milliseconds since 1970, at most about 1795428000000");
         insta::assert_snapshot!(plan_of("arn", "archweld.x", json!({"image": "api"})).unwrap_err(), @r#"tags: tag "archweld.x" is reserved: tags that begin with `archweld.` are archweld's own"#);
         insta::assert_snapshot!(message(json!({"image": "api", "platforms": []})), @"execution input: platforms: none, expected at least one");
         insta::assert_snapshot!(message(json!({"image": "api", "platforms": ["linux/arm64", "linux/arm64/v8"]})), @"execution input: platforms: linux/arm64 is named twice");
@@ -649,15 +663,14 @@ mod tests {
             "{semver.major}.{semver.minor}.{semver.patch}",
             "latest",
         ]);
-        let input = json!({"image": "api", "ref": "refs/tags/v1.2.3", "tags": tags});
+        let trigger = json!({"sequence": 7});
+        let input =
+            json!({"image": "api", "ref": "refs/tags/v1.2.3", "tags": tags, "trigger": trigger});
         let plan = plan(input).unwrap();
         assert_eq!(plan.fixed_tags, ["1.2.3".parse().unwrap()]);
         assert_eq!(moving(&plan), ["1", "1.2", "latest"]);
-        let markers: Vec<_> = plan
-            .moving_tags
-            .iter()
-            .map(|moving| moving.marker(7.try_into().unwrap()).unwrap().to_string())
-            .collect();
+        let markers: Vec<_> =
+            plan.moving_tags.iter().map(|moving| moving.marker().unwrap().to_string()).collect();
         assert_eq!(markers, ["archweld.1.1-2-3-7", "archweld.1.2.1-2-3-7", "archweld.latest.7"]);
     }
 

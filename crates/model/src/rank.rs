@@ -83,13 +83,19 @@ fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
 }
 
 /// Where a run stands among those that a moving tag may belong to: the higher version first where
-/// the tag follows versions, the later sequence otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// the tag follows versions, then the later sequence, then the later of those that built the same
+/// source anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rank {
     /// The version, where the tag follows versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<Version>,
     /// The run's sequence.
     pub sequence: Sequence,
+    /// When the run began, in milliseconds since 1970, where it builds everything anew. Runs of one
+    /// sequence are of one source; what counts among them is who saw the newest base images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuilt: Option<Sequence>,
 }
 
 /// A tag that says: the image here was verified, and `tag` belongs to it unless a newer marker of
@@ -120,8 +126,12 @@ impl Marker {
             None => (None, rank),
             Some((version, sequence)) => (Some(Version::parse(version, '-')?), sequence),
         };
-        let sequence = Sequence::try_from(number::<u64>(sequence)?).ok()?;
-        Some(Self { tag: tag.parse().ok()?, rank: Rank { version, sequence } })
+        let number = |text| Sequence::try_from(number::<u64>(text)?).ok();
+        let (sequence, rebuilt) = match sequence.split_once('_') {
+            None => (number(sequence)?, None),
+            Some((sequence, rebuilt)) => (number(sequence)?, Some(number(rebuilt)?)),
+        };
+        Some(Self { tag: tag.parse().ok()?, rank: Rank { version, sequence, rebuilt } })
     }
 }
 
@@ -131,7 +141,8 @@ impl fmt::Display for Marker {
         if let Some(Version { major, minor, patch }) = self.rank.version {
             write!(f, "{major}-{minor}-{patch}-")?;
         }
-        write!(f, "{}", self.rank.sequence)
+        write!(f, "{}", self.rank.sequence)?;
+        self.rank.rebuilt.map_or(Ok(()), |rebuilt| write!(f, "_{rebuilt}"))
     }
 }
 
@@ -144,7 +155,12 @@ mod tests {
     fn marker(tag: &str, version: Option<[u32; 3]>, sequence: u64) -> Marker {
         let version = version.map(|[major, minor, patch]| Version { major, minor, patch });
         let sequence = sequence.try_into().unwrap();
-        Marker { tag: tag.parse().unwrap(), rank: Rank { version, sequence } }
+        Marker { tag: tag.parse().unwrap(), rank: Rank { version, sequence, rebuilt: None } }
+    }
+
+    fn rebuilt(mut marker: Marker, at: u64) -> Marker {
+        marker.rank.rebuilt = Some(at.try_into().unwrap());
+        marker
     }
 
     #[test]
@@ -153,6 +169,8 @@ mod tests {
         assert_eq!(of_a_branch.to_string(), "archweld.latest.1763936400000");
         let of_versions = marker("1.2", Some([1, 2, 30]), 7);
         assert_eq!(of_versions.to_string(), "archweld.1.2.1-2-30-7");
+        let anew = rebuilt(marker("latest", None, 7), 8);
+        assert_eq!(anew.to_string(), "archweld.latest.7_8");
     }
 
     #[test]
@@ -160,6 +178,14 @@ mod tests {
         let [old, new] = [marker("1", Some([1, 2, 10]), 9), marker("1", Some([1, 3, 0]), 8)];
         assert!(old.rank < new.rank);
         assert!(marker("latest", None, 9).rank < marker("latest", None, 10).rank);
+    }
+
+    #[test]
+    fn a_source_that_is_built_anew_is_ahead_of_itself_and_behind_a_newer_one() {
+        let source = marker("latest", None, 7);
+        let [first, second] = [rebuilt(source.clone(), 100), rebuilt(source.clone(), 101)];
+        assert!(source.rank < first.rank && first.rank < second.rank);
+        assert!(second.rank < marker("latest", None, 8).rank);
     }
 
     #[test]
@@ -172,6 +198,9 @@ mod tests {
             "archweld.latest.1-2-7",
             "archweld.latest.1-02-3-7",
             "archweld.latest.9007199254740992",
+            "archweld.latest.7_",
+            "archweld.latest.7_08",
+            "archweld.latest.7_8_9",
             "archweld.built.0123456789abcdef0123456789abcdef",
         ] {
             assert_eq!(Marker::of(&tag.parse().unwrap()), None, "{tag}");
@@ -189,11 +218,15 @@ mod tests {
     proptest! {
         #[test]
         fn a_marker_is_read_as_it_was_written(
-            tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,60}",
+            tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,40}",
             version: Option<[u32; 3]>,
             sequence in 0..=Sequence::MAX.0,
+            anew in proptest::option::of(0..=Sequence::MAX.0),
         ) {
-            let marker = marker(&tag, version, sequence);
+            let mut marker = marker(&tag, version, sequence);
+            if let Some(at) = anew {
+                marker = rebuilt(marker, at);
+            }
             prop_assert_eq!(Marker::of(&marker.to_tag().unwrap()), Some(marker));
         }
     }

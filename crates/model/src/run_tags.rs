@@ -11,14 +11,16 @@ use crate::{
     config::TAGS_MAX, plan::choose,
 };
 
+/// How far a sequence may be ahead of the execution's start, in milliseconds: clocks differ.
+const AHEAD_MAX_MS: u64 = 60 * 60 * 1_000;
+
 /// A tag that moves from run to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MovingTag {
     /// The tag.
     pub tag: ImageTag,
-    /// The version that it is set for, where it follows versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<Version>,
+    /// Where the run stands among those that it may belong to.
+    pub rank: Rank,
 }
 
 /// The tags of one run.
@@ -64,8 +66,14 @@ impl RunTags {
         if own.is_reserved() {
             return Err(TagError::Reserved(own.into()).into());
         }
+        let start = sequence_of(execution.start_time);
         let sequence = input.trigger.as_ref().and_then(|trigger| trigger.sequence);
-        let sequence = sequence.unwrap_or_else(|| sequence_of(execution.start_time));
+        let sequence = sequence.unwrap_or(start);
+        // What is ahead of the clock would be ahead of every run until then.
+        if u64::from(sequence) > u64::from(start).saturating_add(AHEAD_MAX_MS) {
+            return Err(PlanError::Sequence { sequence, start });
+        }
+        let rebuilt = input.is_forced().then_some(start);
         let version = input.git_ref.as_ref().and_then(GitRef::tag).and_then(Version::of_git_tag);
         let (mut fixed, mut moving, mut left_out) = (vec![], vec![], vec![]);
         let date = date(execution);
@@ -75,7 +83,7 @@ impl RunTags {
                 Some(tag) if template.is_fixed() => fixed.push(tag),
                 Some(tag) => {
                     let version = version.filter(|_| template.is_of_versions());
-                    moving.push(MovingTag { tag, version });
+                    moving.push(MovingTag { tag, rank: Rank { version, sequence, rebuilt } });
                 }
                 None => left_out.push(template.clone()),
             }
@@ -85,7 +93,7 @@ impl RunTags {
         fixed.retain(|tag| known.insert(tag.clone()));
         moving.retain(|moving| known.insert(moving.tag.clone()));
         for moving in &moving {
-            moving.marker(sequence)?;
+            moving.marker()?;
         }
         Ok(Self { run, sequence, own, fixed, moving, left_out })
     }
@@ -110,13 +118,12 @@ impl RunTags {
 }
 
 impl MovingTag {
-    /// What a run of this sequence says of the tag before it moves it.
+    /// What the run says of the tag before it moves it.
     ///
     /// # Errors
     /// When the tag leaves no room for it.
-    pub fn marker(&self, sequence: Sequence) -> Result<ImageTag, TagError> {
-        let rank = Rank { version: self.version, sequence };
-        Marker { tag: self.tag.clone(), rank }.to_tag()
+    pub fn marker(&self) -> Result<ImageTag, TagError> {
+        Marker { tag: self.tag.clone(), rank: self.rank }.to_tag()
     }
 }
 

@@ -200,6 +200,16 @@ impl TagTemplate {
             .any(|placeholder| self.holds(placeholder))
     }
 
+    /// Whether both give the same tag, conditions apart.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.parts == other.parts
+    }
+
+    /// Whether no two runs have the same tag.
+    pub(crate) fn is_of_run(&self) -> bool {
+        self.holds(Placeholder::Run)
+    }
+
     /// Whether the tag names the image of one architecture.
     pub fn is_of_one_architecture(&self) -> bool {
         self.holds(Placeholder::Arch)

@@ -19,6 +19,9 @@ use bytes::Bytes;
 
 use crate::CallError;
 
+/// How much of an error is read, in bytes.
+const BODY_BYTES_MAX: usize = 1_024;
+
 /// An answer that is not the bytes that were asked for.
 #[derive(Debug)]
 struct Refused(ErrorMetadata);
@@ -34,6 +37,17 @@ impl std::error::Error for Refused {}
 impl ProvideErrorMetadata for Refused {
     fn meta(&self) -> &ErrorMetadata {
         &self.0
+    }
+}
+
+/// Why S3 refuses: the code of its error, and nothing else of it, which may repeat the signature
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>).
+fn reason(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body.get(..BODY_BYTES_MAX).unwrap_or(body));
+    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+    match code {
+        Some((code, _)) if code.chars().all(|c| c.is_ascii_alphanumeric()) => code.to_owned(),
+        _ => "no reason given".to_owned(),
     }
 }
 
@@ -92,10 +106,24 @@ pub async fn download(
                 return Ok(Bytes::copy_from_slice(body));
             }
             let error = ErrorMetadata::builder().code(format!("HTTP {status}"));
-            Err(OrchestratorError::operation(Refused(error.message("no such bytes").build())))
+            Err(OrchestratorError::operation(Refused(error.message(reason(body)).build())))
         })
         .build()
         .invoke(())
         .await
         .map_err(|error| CallError::new(what, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_the_code_of_an_error_and_nothing_else_of_it() {
+        let body = b"<Error><Code>AccessDenied</Code><StringToSign>secret</StringToSign></Error>";
+        assert_eq!(reason(body), "AccessDenied");
+        for body in [&b""[..], b"<Code>", b"<Code><b>x</b></Code>", &[0xff; 2_000]] {
+            assert_eq!(reason(body), "no reason given");
+        }
+    }
 }

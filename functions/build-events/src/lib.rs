@@ -63,6 +63,12 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The build exported a digest that is none.
+    #[error("the buildspec exports {}: {problem}", variable::IMAGE_DIGEST)]
+    Exported {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The build pushed nothing that can be found.
     #[error("the build succeeded without pushing {repository}{image}")]
     NotPushed {
@@ -126,7 +132,7 @@ impl Named for Error {
                 PushedError::Index(_) => ErrorName::IndexMismatch,
                 PushedError::Platforms { .. } => ErrorName::ImageWrongPlatform,
             },
-            Self::NotPushed { .. } => ErrorName::ImageNotFound,
+            Self::Exported { .. } | Self::NotPushed { .. } => ErrorName::ImageNotFound,
             Self::Ecr(error) => error.name(),
         }
     }
@@ -238,15 +244,17 @@ async fn pushed(
     let platform = platform.map_err(|_| wrong(variable::IMAGE_PLATFORM))?;
 
     let carried = detail.exported();
-    let mut pushed = Pushed::new(tag, carried.as_ref());
+    let is_known = carried.is_some();
+    let mut pushed = Pushed::new(tag);
+    pushed.export(&carried.unwrap_or_default())?;
     // A tag that other runs push to, too, may have moved on since.
-    let is_shared = !pushed.is_of_run(variable(variable::RUN)?);
-    if is_shared && carried.is_none() {
-        pushed.export(&exported(detail, clients).await?);
+    let is_shared = environment.get(variable::SHARED_TAG).is_some();
+    if is_shared && !is_known {
+        pushed.export(&exported(detail, clients).await?)?;
     }
     match pushed.find(&repository, platform).await {
-        Err(Error::NotPushed { .. }) if !is_shared && carried.is_none() => {
-            pushed.export(&exported(detail, clients).await?);
+        Err(Error::NotPushed { .. }) if !is_shared && !is_known && !pushed.is_exact() => {
+            pushed.export(&exported(detail, clients).await?)?;
             pushed.find(&repository, platform).await
         }
         found => found,

@@ -3,7 +3,9 @@
 use std::{fmt, time::Duration};
 
 use archweld_ecr::{Reference, Repository};
-use archweld_model::{Built, Digest, Environment, ImageTag, Index, Platform, variable};
+use archweld_model::{
+    Built, Digest, DigestError, Environment, ImageTag, Index, Platform, variable,
+};
 
 use crate::{Error, PushedError};
 
@@ -18,24 +20,29 @@ pub(crate) struct Pushed {
 }
 
 impl Pushed {
-    pub(crate) fn new(tag: ImageTag, exported: Option<&Environment>) -> Self {
-        let mut pushed = Self { tag, digest: None };
-        if let Some(exported) = exported {
-            pushed.export(exported);
+    pub(crate) fn new(tag: ImageTag) -> Self {
+        Self { tag, digest: None }
+    }
+
+    /// Takes in what the buildspec exported; an empty value is a variable that it never set.
+    ///
+    /// # Errors
+    /// When it exported something that is no digest.
+    pub(crate) fn export(&mut self, exported: &Environment) -> Result<(), Error> {
+        let value = exported.get(variable::IMAGE_DIGEST).unwrap_or_default().trim();
+        if value.is_empty() {
+            return Ok(());
         }
-        pushed
-    }
-
-    /// Takes in what the buildspec exported.
-    pub(crate) fn export(&mut self, exported: &Environment) {
         // `docker inspect` gives digests as `<repository>@<digest>`.
-        let value = exported.get(variable::IMAGE_DIGEST).unwrap_or_default();
-        self.digest = value.trim().rsplit('@').next().and_then(|digest| digest.parse().ok());
+        let digest = value.rsplit('@').next().unwrap_or(value);
+        let problem = |error: DigestError| Error::Exported { problem: error.to_string() };
+        self.digest = Some(digest.parse().map_err(problem)?);
+        Ok(())
     }
 
-    /// Whether no other run pushes to the same place.
-    pub(crate) fn is_of_run(&self, run: &str) -> bool {
-        self.digest.is_some() || self.tag.as_str().contains(run)
+    /// Whether a digest was exported.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.digest.is_some()
     }
 
     fn reference(&self) -> Reference {

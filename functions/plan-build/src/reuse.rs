@@ -1,7 +1,7 @@
 //! Images that an earlier run published from the same source: they need not be built again.
 
 use archweld_ecr::{EcrError, Repository};
-use archweld_model::{Index, Plan};
+use archweld_model::{Annotations, Index, Plan, annotation};
 
 /// Plans to reuse what an earlier run published: the image of each platform that it had, and its
 /// index, too, where it has exactly the planned platforms.
@@ -11,7 +11,8 @@ use archweld_model::{Index, Plan};
 pub(crate) async fn reuse(plan: &mut Plan, repository: &Repository) -> Result<(), EcrError> {
     let Some(tag) = plan.built_tag.clone() else { return Ok(()) };
     let Some(index) = repository.image(tag).await? else { return Ok(()) };
-    let Ok(images) = Index::parse(index.text()).and_then(|index| index.images()) else {
+    let parsed = Index::parse(index.text());
+    let Ok(images) = parsed.as_ref().map_err(Clone::clone).and_then(Index::images) else {
         tracing::warn!(image.digest = %index.digest(), "the record of earlier images is no index");
         return Ok(());
     };
@@ -29,7 +30,11 @@ pub(crate) async fn reuse(plan: &mut Plan, repository: &Repository) -> Result<()
         );
     }
     let reused = plan.platforms.iter().filter(|planned| planned.reused.is_some()).count();
-    if reused == plan.platforms.len() && reused == images.len() {
+    // An index that tells of another commit is not this one's, though its images are.
+    let revision = |annotations: &Annotations| annotations.get(annotation::REVISION).cloned();
+    let known = parsed.ok().and_then(|index| revision(index.annotations()));
+    let is_of_commit = known.is_none() || known == revision(&plan.annotations);
+    if reused == plan.platforms.len() && reused == images.len() && is_of_commit {
         plan.index = index.built().ok();
         plan.manifest = None;
     }

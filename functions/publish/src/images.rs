@@ -18,7 +18,7 @@ use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::{Clients, Error};
+use crate::{BlobError, Clients, Error};
 
 /// Longer than any config that a build makes, in bytes.
 const CONFIG_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -40,7 +40,7 @@ pub(crate) struct Verified {
 struct Config {
     #[serde(flatten)]
     platform: PlatformFields,
-    created: Option<Timestamp>,
+    created: Option<String>,
     /// What the image starts.
     #[serde(default)]
     config: Option<Start>,
@@ -87,7 +87,12 @@ async fn verify_one(
     let manifest =
         Manifest::parse(image.text()).map_err(|error| not_an_image(error.to_string()))?;
     let blobs = Blobs { repository, clients, urls: Mutex::default() };
-    let config = blobs.config(&manifest.config).await?;
+    let config = blobs.config(&manifest.config).await.map_err(|reason| Error::Config {
+        digest,
+        platform,
+        config: manifest.config.digest,
+        reason,
+    })?;
     let config: Config = serde_json::from_slice(&config)
         .map_err(|error| not_an_image(format!("config {}: {error}", manifest.config.digest)))?;
     let found = config.platform.platform();
@@ -109,7 +114,8 @@ async fn verify_one(
     };
     Ok(Verified {
         child: Child { platform, fields: config.platform, built },
-        created: config.created,
+        // What is no time is no reason to publish nothing.
+        created: config.created.and_then(|created| created.parse().ok()),
         executable,
     })
 }
@@ -160,16 +166,16 @@ impl archweld_executable::Blobs for Blobs<'_> {
             let url = self.url(digest).await?;
             Ok(download(&self.clients.config, "download of a layer", &url, range).await?)
         };
-        read.await.map_err(|error: Error| ReadError(error.to_string()))
+        read.await.map_err(|error: BlobError| ReadError(error.to_string()))
     }
 }
 
 impl Blobs<'_> {
-    async fn config(&self, config: &Descriptor) -> Result<Bytes, Error> {
-        let wrong = |problem| Error::Blob { digest: config.digest, problem };
+    async fn config(&self, config: &Descriptor) -> Result<Bytes, BlobError> {
+        let wrong = BlobError::Wrong;
         if config.size > CONFIG_BYTES_MAX {
             let expected = format!("expected at most {CONFIG_BYTES_MAX}");
-            return Err(wrong(format!("a config of {} bytes, {expected}", config.size)));
+            return Err(wrong(format!("{} bytes, {expected}", config.size)));
         }
         let url = self.url(config.digest).await?;
         let bytes =
@@ -182,7 +188,7 @@ impl Blobs<'_> {
         }
     }
 
-    async fn url(&self, digest: Digest) -> Result<String, Error> {
+    async fn url(&self, digest: Digest) -> Result<String, BlobError> {
         let urls = || self.urls.lock().unwrap_or_else(PoisonError::into_inner);
         let known = urls().get(&digest).cloned();
         if let Some(url) = known {

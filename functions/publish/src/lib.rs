@@ -64,14 +64,6 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A blob is not what its digest says.
-    #[error("blob {digest}: {problem}")]
-    Blob {
-        /// The blob.
-        digest: Digest,
-        /// What is wrong with it.
-        problem: String,
-    },
     /// An image is not for the platform that it was built for.
     #[error("image {digest} was built for {platform}, but {found}")]
     WrongPlatform {
@@ -104,15 +96,58 @@ pub enum Error {
         /// What the manifest build reported.
         expected: Digest,
     },
+    /// A tag that never moves is of another commit.
+    #[error("tag {tag} of repository {repository} is of commit {found} already, and never moves")]
+    AnotherCommit {
+        /// The repository.
+        repository: RepositoryName,
+        /// The tag.
+        tag: ImageTag,
+        /// The commit.
+        found: String,
+    },
     /// A tag that no image can have.
     #[error(transparent)]
     Tag(#[from] TagError),
     /// ECR refuses.
     #[error(transparent)]
     Ecr(#[from] EcrError),
-    /// A download failed.
+    /// The config of an image cannot be had.
+    #[error("image {digest} of {platform}: config {config}: {reason}")]
+    Config {
+        /// The image.
+        digest: Digest,
+        /// What it was built for.
+        platform: Platform,
+        /// The config.
+        config: Digest,
+        /// What went wrong.
+        reason: BlobError,
+    },
+}
+
+/// Why a blob cannot be had.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum BlobError {
+    /// It is not what its digest says.
+    #[error("{0}")]
+    Wrong(String),
+    /// ECR does not say where it is.
+    #[error(transparent)]
+    Ecr(#[from] EcrError),
+    /// The download failed.
     #[error(transparent)]
     Download(#[from] CallError),
+}
+
+impl Named for BlobError {
+    fn name(&self) -> ErrorName {
+        match self {
+            Self::Wrong(_) => ErrorName::IndexMismatch,
+            Self::Ecr(error) => error.name(),
+            Self::Download(error) => error.name(),
+        }
+    }
 }
 
 impl Named for Error {
@@ -120,13 +155,13 @@ impl Named for Error {
         match self {
             Self::Missing(_) | Self::NotFound { .. } => ErrorName::ImageNotFound,
             Self::WrongPlatform { .. } => ErrorName::ImageWrongPlatform,
-            Self::NotAnImage { .. }
-            | Self::Blob { .. }
-            | Self::Index { .. }
-            | Self::Changed { .. } => ErrorName::IndexMismatch,
+            Self::NotAnImage { .. } | Self::Index { .. } | Self::Changed { .. } => {
+                ErrorName::IndexMismatch
+            }
+            Self::AnotherCommit { .. } => ErrorName::PublishTagImmutable,
             Self::Tag(_) => ErrorName::PlanInvalid,
             Self::Ecr(error) => error.name(),
-            Self::Download(error) => error.name(),
+            Self::Config { reason, .. } => reason.name(),
         }
     }
 }
@@ -167,7 +202,7 @@ pub async fn handle(request: Request, clients: &Clients) -> Result<Published, Er
             digest,
         })?),
     };
-    tags.found(found.map(|image| image.map(|image| image.digest())));
+    tags.found(found);
 
     let verified = images::verify(&plan, builds, manifests, &repository, clients).await?;
     let index = confirmed(&plan, index, &verified)?;
@@ -198,6 +233,7 @@ pub async fn handle(request: Request, clients: &Clients) -> Result<Published, Er
         tags: set.set,
         tags_kept: set.kept,
         tags_ahead: set.ahead,
+        tags_left_out: plan.tags_left_out,
         platforms: verified
             .into_iter()
             .zip(plan.platforms)

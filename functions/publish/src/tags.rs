@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use archweld_ecr::{EcrError, Image, Reference, Repository, move_to_newest};
-use archweld_model::{Digest, ImageTag, Plan, TagError};
-use futures_util::future::{try_join, try_join_all};
+use archweld_ecr::{EcrError, IfTaken, Image, Put, Reference, Repository, move_to_newest, newest};
+use archweld_model::{Commit, Digest, ImageTag, Index, Plan, TagError, annotation};
+use futures_util::future::try_join;
 
 use crate::Error;
 
@@ -12,7 +12,7 @@ use crate::Error;
 #[derive(Debug)]
 struct Tag {
     tag: ImageTag,
-    named: Option<Digest>,
+    named: Option<Image>,
 }
 
 /// The tags of a run, each with what it names already.
@@ -23,6 +23,7 @@ pub(crate) struct Tags {
     /// Each with its marker.
     moving: Vec<(ImageTag, Tag)>,
     built: Option<Tag>,
+    commit: Option<Commit>,
 }
 
 /// What became of the tags.
@@ -41,8 +42,20 @@ impl Tag {
         Self { tag, named: None }
     }
 
+    fn digest(&self) -> Option<Digest> {
+        self.named.as_ref().map(Image::digest)
+    }
+
     fn names_another_than(&self, index: &Image) -> bool {
-        self.named.is_some_and(|digest| digest != index.digest())
+        self.digest().is_some_and(|digest| digest != index.digest())
+    }
+
+    /// The commit of what it names, where that is told and is another than this.
+    fn names_another_commit(&self, commit: Option<&Commit>) -> Option<String> {
+        let index = Index::parse(self.named.as_ref()?.text()).ok()?;
+        let (found, expected) = (index.annotations().get(annotation::REVISION)?, commit?.as_str());
+        let is_same = found.starts_with(expected) || expected.starts_with(found.as_str());
+        (!is_same).then(|| found.clone())
     }
 }
 
@@ -51,12 +64,14 @@ impl Tags {
         let moving = plan
             .moving_tags
             .iter()
-            .map(|moving| Ok((moving.tag.clone(), Tag::new(moving.marker(plan.sequence)?))));
+            .map(|moving| Ok((moving.tag.clone(), Tag::new(moving.marker()?))))
+            .collect::<Result<_, TagError>>()?;
         Ok(Self {
             own: Tag::new(plan.tag.clone()),
             fixed: plan.fixed_tags.iter().cloned().map(Tag::new).collect(),
-            moving: moving.collect::<Result<_, _>>()?,
-            built: plan.built_tag.clone().map(Tag::new),
+            moving,
+            built: plan.built_tag.clone().filter(|_| plan.record).map(Tag::new),
+            commit: plan.commit.clone(),
         })
     }
 
@@ -71,7 +86,7 @@ impl Tags {
     }
 
     /// Takes in what each of [`Tags::references`] names.
-    pub(crate) fn found(&mut self, named: impl IntoIterator<Item = Option<Digest>>) {
+    pub(crate) fn found(&mut self, named: impl IntoIterator<Item = Option<Image>>) {
         for (tag, named) in self.all().zip(named) {
             tag.named = named;
         }
@@ -79,68 +94,94 @@ impl Tags {
 
     /// What the run's own tag names.
     pub(crate) fn own(&self) -> Option<Digest> {
-        self.own.named
+        self.own.digest()
+    }
+
+    /// The run's own tag and the fixed ones.
+    fn never_moving(&self) -> impl Iterator<Item = &Tag> {
+        std::iter::once(&self.own).chain(&self.fixed)
     }
 
     /// Sets them: first those that never move, then those that move.
     ///
     /// # Errors
-    /// When ECR refuses one.
+    /// When ECR refuses one, or one that never moves is of another source.
     pub(crate) async fn set(self, index: &Image, repository: &Repository) -> Result<Set, Error> {
-        for tag in std::iter::once(&self.own).chain(&self.fixed) {
+        self.check_taken(index, repository).await?;
+        let free = self.never_moving().map(|tag| (tag, IfTaken::Refuse));
+        // Where an equal run is quicker and the repository lets no tag go, its marker is as good.
+        let markers = self.moving.iter().map(|(_, marker)| (marker, IfTaken::Leave));
+        let puts = free
+            .chain(markers)
+            .filter(|(tag, _)| tag.named.is_none())
+            .map(|(tag, if_taken)| Put { image: index, tag: &tag.tag, if_taken });
+        repository.put_all(puts.collect()).await?;
+
+        let mut set = Set { set: vec![], kept: vec![], ahead: vec![] };
+        for tag in self.never_moving() {
+            let kept = tag.names_another_than(index);
+            if kept { &mut set.kept } else { &mut set.set }.push(tag.tag.clone());
+        }
+        self.set_moving(index, repository, &mut set).await?;
+        Ok(set)
+    }
+
+    /// Confirms that what never moves is free, this index's already, or an equal run's to keep.
+    async fn check_taken(&self, index: &Image, repository: &Repository) -> Result<(), Error> {
+        let mut rules = None;
+        for tag in self.never_moving().filter(|tag| tag.names_another_than(index)) {
+            let (repository_name, name) = (repository.name().clone(), tag.tag.clone());
+            if let Some(found) = tag.names_another_commit(self.commit.as_ref()) {
+                return Err(Error::AnotherCommit { repository: repository_name, tag: name, found });
+            }
             let is_own = tag.tag == self.own.tag;
-            if tag.names_another_than(index)
-                && (is_own || repository.is_immutable(&tag.tag).await?)
-            {
-                let (repository, tag) = (repository.name().clone(), tag.tag.clone());
+            if rules.is_none() && !is_own {
+                rules = Some(repository.tag_rules().await?);
+            }
+            if is_own || rules.as_ref().is_some_and(|rules| rules.is_immutable(&tag.tag)) {
+                let (repository, tag) = (repository_name, name);
                 return Err(EcrError::TagImmutable { repository, tag }.into());
             }
         }
-        let free: Vec<_> = std::iter::once(&self.own)
-            .chain(&self.fixed)
-            .filter(|tag| tag.named.is_none())
-            .map(|tag| (index, &tag.tag))
+        Ok(())
+    }
+
+    async fn set_moving(
+        &self,
+        index: &Image,
+        repository: &Repository,
+        set: &mut Set,
+    ) -> Result<(), Error> {
+        let moving: BTreeSet<ImageTag> = self.moving.iter().map(|(tag, _)| tag.clone()).collect();
+        let mut listed =
+            if moving.is_empty() { Default::default() } else { repository.tags().await? };
+        for (_, marker) in self.moving.iter().filter(|(_, it)| !it.names_another_than(index)) {
+            // It is there, whether the listing shows it yet or not.
+            listed.insert(marker.tag.clone(), index.digest());
+        }
+        // Later runs of the same source find the images that the tags are at, and no others.
+        let found = newest(&listed, &moving);
+        let is_newest = moving.iter().all(|tag| found.get(tag) == Some(&index.digest()));
+        let record =
+            self.built.iter().filter(|built| is_newest && built.digest() != Some(index.digest()));
+        let record = record
+            .map(|built| Put { image: index, tag: &built.tag, if_taken: IfTaken::Leave })
             .collect();
-        let markers = self.moving.iter().map(|(_, marker)| marker);
-        let markers = markers.filter(|marker| marker.named.is_none());
-        let built = self.built.iter().filter(|built| built.named != Some(index.digest()));
-        let records: Vec<&ImageTag> = markers.chain(built).map(|tag| &tag.tag).collect();
-        try_join(
-            repository.put_all(free),
-            try_join_all(records.into_iter().map(|tag| record(repository, index, tag))),
+        let (newest, ()) = try_join(
+            move_to_newest(repository, listed, &moving, Some(index)),
+            repository.put_all(record),
         )
         .await?;
-
-        let mut set = Set { set: vec![], kept: vec![], ahead: vec![] };
-        let names = |tag: &Tag| !tag.names_another_than(index);
-        for tag in std::iter::once(&self.own).chain(&self.fixed) {
-            if names(tag) { &mut set.set } else { &mut set.kept }.push(tag.tag.clone());
-        }
-        let moving: BTreeSet<ImageTag> = self.moving.iter().map(|(tag, _)| tag.clone()).collect();
-        if moving.is_empty() {
-            return Ok(set);
-        }
-        let listed = repository.tags().await?;
-        let newest = move_to_newest(repository, listed, &moving, Some(index)).await?;
-        for (tag, marker) in self.moving {
-            let tags = if newest.get(&tag) == Some(&index.digest()) {
+        for (tag, marker) in &self.moving {
+            let tags = if newest.get(tag) == Some(&index.digest()) {
                 &mut set.set
-            } else if names(&marker) {
-                &mut set.ahead
-            } else {
+            } else if marker.names_another_than(index) {
                 &mut set.kept
+            } else {
+                &mut set.ahead
             };
-            tags.push(tag);
+            tags.push(tag.clone());
         }
-        Ok(set)
-    }
-}
-
-/// Sets a tag that is a record for other runs. Where the repository lets no tag go, the record that
-/// is there is as good: it is of an equal run.
-async fn record(repository: &Repository, index: &Image, tag: &ImageTag) -> Result<(), EcrError> {
-    match repository.put(index, tag).await {
-        Err(EcrError::TagImmutable { .. }) => Ok(()),
-        other => other,
+        Ok(())
     }
 }

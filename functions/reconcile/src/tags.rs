@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use archweld_ecr::{Repository, move_to_newest};
-use archweld_model::{Config, Execution, ExecutionInput, ImageTag, RepositoryName, RunTags};
+use archweld_model::{
+    Config, Execution, ExecutionInput, ImageTag, Marker, MovingTag, RepositoryName, RunTags,
+};
 use jiff::Timestamp;
 
 use crate::{Clients, Error, StatusDetail};
@@ -19,14 +21,18 @@ pub(crate) async fn repair(
     let Some((repository, tags)) = tags_of(ended, config) else { return Ok(vec![]) };
     let repository = Repository::new(clients.ecr.clone(), repository);
     let listed = repository.tags().await?;
-    let announced: BTreeSet<ImageTag> = tags
-        .moving
-        .into_iter()
-        .filter(|moving| {
-            moving.marker(tags.sequence).is_ok_and(|marker| listed.contains_key(&marker))
-        })
-        .map(|moving| moving.tag)
-        .collect();
+    // A marker tells of the run by its name or by its image, which is the one with the run's own tag.
+    let own = listed.get(&tags.own).copied();
+    let is_announced = |moving: &MovingTag| {
+        let marker = moving.marker().ok();
+        let by_name = marker.is_some_and(|marker| listed.contains_key(&marker));
+        by_name
+            || listed.iter().any(|(tag, digest)| {
+                Some(*digest) == own && Marker::of(tag).is_some_and(|it| it.tag == moving.tag)
+            })
+    };
+    let announced: BTreeSet<ImageTag> =
+        tags.moving.into_iter().filter(is_announced).map(|moving| moving.tag).collect();
     if !announced.is_empty() {
         move_to_newest(&repository, listed, &announced, None).await?;
     }

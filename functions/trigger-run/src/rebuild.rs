@@ -192,8 +192,9 @@ impl<'a> Rebuild<'a> {
             identity,
             id,
             // The source is as old as it was: a push that comes after it is newer, though it may
-            // be of commits from before now.
-            sequence: published.as_ref().and_then(next_sequence).or_else(|| sequence(self.time)),
+            // be of commits from before now. Among runs of one sequence, the one that builds anew
+            // is ahead.
+            sequence: published.as_ref().and_then(sequence_of).or_else(|| sequence(self.time)),
             actor: None,
             note,
         });
@@ -261,12 +262,10 @@ async fn published(
     Ok(page.and_then(|page| page.image_details.into_iter().next()))
 }
 
-/// The sequence right after that of the run that published an index: its moving tags' markers tell.
-fn next_sequence(published: &ImageDetail) -> Option<Sequence> {
+/// The sequence of the newest run that published an index: its moving tags' markers tell.
+fn sequence_of(published: &ImageDetail) -> Option<Sequence> {
     let tags = published.image_tags.iter().filter_map(|tag| tag.parse().ok());
-    let newest =
-        tags.filter_map(|tag| Marker::of(&tag)).map(|marker| marker.rank.sequence).max()?;
-    (u64::from(newest) + 1).try_into().ok()
+    tags.filter_map(|tag| Marker::of(&tag)).map(|marker| marker.rank.sequence).max()
 }
 
 /// Since when an image is what a run would make of it, as far as that is known: its source was
