@@ -91,7 +91,7 @@ async fn verify_one(
         digest,
         platform,
         config: manifest.config.digest,
-        reason,
+        reason: Box::new(reason),
     })?;
     let config: Config = serde_json::from_slice(&config)
         .map_err(|error| not_an_image(format!("config {}: {error}", manifest.config.digest)))?;

@@ -122,7 +122,7 @@ pub enum Error {
         /// The config.
         config: Digest,
         /// What went wrong.
-        reason: BlobError,
+        reason: Box<BlobError>,
     },
 }
 

@@ -206,6 +206,11 @@ fn describe(published: &Published, wall: Duration, own: Duration) -> String {
     if !published.tags_ahead.is_empty() {
         line("tags ahead", &format!("{} (of a newer run)", names(&published.tags_ahead)));
     }
+    if !published.tags_left_out.is_empty() {
+        let templates: Vec<String> =
+            published.tags_left_out.iter().map(ToString::to_string).collect();
+        line("left out", &format!("{} (not of this run)", templates.join(", ")));
+    }
     let (wall_s, own_s) = (wall.as_secs_f64(), own.as_secs_f64());
     if own < wall {
         line("time", &format!("{wall_s:.1} s, {own_s:.2} s of them archweld's own"));
@@ -252,6 +257,7 @@ mod tests {
             "digest": format!("sha256:{}", "b2".repeat(32)),
             "media_type": archweld_model::media_type::OCI_INDEX,
             "tags": ["r1", "1.2.3"], "tags_kept": ["0123456"], "tags_ahead": ["1.2", "latest"],
+            "tags_left_out": ["beta@next"],
             "platforms": platforms.collect::<Vec<_>>(),
         }))
         .unwrap()
@@ -271,6 +277,7 @@ mod tests {
         tags           r1, 1.2.3
         tags kept      0123456 (of an earlier run)
         tags ahead     1.2, latest (of a newer run)
+        left out       beta@next (not of this run)
         time           7.2 s, 0.12 s of them archweld's own
         ");
     }
@@ -289,6 +296,7 @@ mod tests {
         tags           r1, 1.2.3
         tags kept      0123456 (of an earlier run)
         tags ahead     1.2, latest (of a newer run)
+        left out       beta@next (not of this run)
         time           0.09 s: nothing was built
         ");
     }
