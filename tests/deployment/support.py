@@ -36,7 +36,7 @@ class ManagedPolicies:
     """The policies of AWS's that the translator gives to roles, by their names."""
 
     def load(self):
-        names = ["service-role/AWSLambdaBasicExecutionRole", "AWSXRayDaemonWriteAccess"]
+        names = ["service-role/AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess"]
         return {name.rsplit("/", 1)[-1]: f"arn:aws:iam::aws:policy/{name}" for name in names}
 
 
@@ -83,6 +83,10 @@ def with_stand_ins(value, stand_ins):
             return stand_ins[name]["Ref"]
         case {"Fn::GetAtt": [name, attribute]} if name in stand_ins:
             return stand_ins[name][attribute]
+        case {"Fn::Sub": str(text)}:
+            for name, known in stand_ins.items():
+                text = text.replace(f"${{{name}}}", known.get("Ref", ""))
+            return {"Fn::Sub": text}
         case dict():
             return {key: with_stand_ins(each, stand_ins) for key, each in value.items()}
         case list():

@@ -15,6 +15,11 @@ use crate::evaluate::Resource;
 use crate::property::Property;
 use crate::yaml::{Kind, Node};
 
+/// Whether an ARN is that of a topic.
+fn is_topic(arn: &str) -> bool {
+    arn.split(':').nth(2) == Some("sns")
+}
+
 impl Reader<'_, '_> {
     pub(super) fn rule(&mut self, resource: Resource<'_>) -> Result<(), TemplateError> {
         let property = |name: &str| self.evaluator.property(resource, name);
@@ -28,6 +33,11 @@ impl Reader<'_, '_> {
             let id = declared.required("Id")?.string()?;
             let arn = declared.required("Arn")?.string()?;
             targets.push(target(&declared, id, arn)?);
+        }
+        // Nobody subscribes to topics here.
+        if !targets.is_empty() && targets.iter().all(|target| is_topic(&target.arn)) {
+            self.not_run(logical_id, "AWS::Events::Rule whose targets are topics");
+            return Ok(());
         }
         if property("ScheduleExpression")?.is_some() {
             // Superseded by schedules, which have time zones.
