@@ -66,6 +66,11 @@ impl ListedCommit {
     pub(crate) fn time(&self) -> Option<Timestamp> {
         self.timestamp.as_deref()?.parse().ok()
     }
+
+    /// Whether it has files that were not there before.
+    pub(crate) fn adds(&self) -> bool {
+        self.added.as_ref().is_some_and(|added| !added.is_empty())
+    }
 }
 
 /// How many files of one commit GitHub lists

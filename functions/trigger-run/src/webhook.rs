@@ -277,7 +277,7 @@ mod tests {
     fn a_list_of_commits_that_ends_early_says_nothing_of_files() {
         const GITLAB: usize = 1;
         const GITEA: usize = 4;
-        let files = |index: usize, change: fn(&mut Value)| {
+        let files = |index: usize, change: &dyn Fn(&mut Value)| {
             let (header, event, body) = PUBLISHED[index];
             let mut payload: Value = serde_json::from_str(body).unwrap();
             change(&mut payload);
@@ -286,22 +286,42 @@ mod tests {
                 Changed::Everything => None,
             }
         };
-        assert_eq!(files(GITLAB, |_| {}), Some(2));
+        let modify = |payload: &mut Value| {
+            for commit in payload["commits"].as_array_mut().unwrap() {
+                commit["modified"] = commit["added"].take();
+                commit["added"] = json!([]);
+            }
+        };
+        assert_eq!(files(GITLAB, &modify), Some(2));
+        assert_eq!(files(GITLAB, &|_| {}), None, "what is added may have been elsewhere");
         let many_of = |count: usize| {
             let (header, event, body) = PUBLISHED[GITLAB];
             let mut payload: Value = serde_json::from_str(body).unwrap();
+            modify(&mut payload);
             payload["commits"] = vec![payload["commits"][0].clone(); count].into();
             payload["total_commits_count"] = count.into();
             pushed(header, event, &payload).changed
         };
         assert!(matches!(many_of(19), Changed::Files(_)));
         assert_eq!(many_of(20), Changed::Everything);
-        assert_eq!(files(GITLAB, |payload| payload["total_commits_count"] = 3.into()), None);
+        assert_eq!(
+            files(GITLAB, &|payload| {
+                modify(payload);
+                payload["total_commits_count"] = 3.into();
+            }),
+            None
+        );
         let new = |payload: &mut Value| payload["before"] = "0".repeat(40).into();
-        assert_eq!(files(GITLAB, new), None);
-        assert_eq!(files(GITEA, |_| {}), Some(1));
-        assert_eq!(files(GITEA, |payload| payload["total_commits"] = 6.into()), None);
-        assert_eq!(files(GITEA, new), None);
+        assert_eq!(
+            files(GITLAB, &|payload| {
+                modify(payload);
+                new(payload);
+            }),
+            None
+        );
+        assert_eq!(files(GITEA, &|_| {}), Some(1));
+        assert_eq!(files(GITEA, &|payload| payload["total_commits"] = 6.into()), None);
+        assert_eq!(files(GITEA, &new), None);
     }
 
     #[test]

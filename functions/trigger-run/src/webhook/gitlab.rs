@@ -76,7 +76,9 @@ pub(super) fn read(received: &Received, latest: Timestamp) -> Result<Message, Re
     // GitLab says when a webhook is sent, and never when a push was made.
     let committed = believable(head.and_then(ListedCommit::time), latest);
     let message = head.and_then(|head| head.message.clone());
-    let is_known = before.is_some() && payload.git_ref.starts_with("refs/heads/");
+    // A renamed file is among those that were added, and the path that it had is in no list.
+    let may_rename = commits.iter().any(ListedCommit::adds);
+    let is_known = before.is_some() && !may_rename && payload.git_ref.starts_with("refs/heads/");
     let changed = if is_known {
         Changed::by(commits, COMMITS_MAX, payload.total_commits_count)
     } else {

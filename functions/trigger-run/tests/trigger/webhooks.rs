@@ -78,7 +78,12 @@ async fn pushes_of_gitlab_are_known_by_token_or_by_signature() {
     let source = "source = \"https://gitlab.com/team/app\"\n";
     let config = support::IMAGES.replace("context", &format!("{source}context"));
     let world = World::with(&config).await;
-    let body = payload("gitlab-push").to_string();
+    let mut push = payload("gitlab-push");
+    for commit in push["commits"].as_array_mut().unwrap() {
+        commit["modified"] = commit["added"].take();
+        commit["added"] = json!([]);
+    }
+    let body = push.to_string();
     let event = ("X-Gitlab-Event", "Push Hook");
     let id = ("Idempotency-Key", "d1");
     let (status, answer) = world.webhook(&[event, id, ("X-Gitlab-Token", SECRET)], &body).await;
