@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use archweld_model::{
-    Architecture, BaseImage, Commit, GitRef, ImageConfig, Marker, Sequence, TriggerKind, built_tag,
+    Architecture, BaseImage, Commit, GitRef, ImageConfig, ImageTag, Marker, Sequence, TagValues,
+    TriggerKind, built_tag,
 };
 use archweld_runtime::CallError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
@@ -183,6 +184,14 @@ impl<'a> Rebuild<'a> {
             self.skip(image, reason);
             return Ok(());
         }
+        // The source is as old as it was: a push that comes after it is newer, though it may be of
+        // commits from before now. Among runs of one sequence, the one that builds anew is ahead.
+        let sequence = match published.as_ref().and_then(sequence_of) {
+            Some(sequence) => Some(sequence),
+            None => {
+                newest(image, git_ref, &self.clients.config).await?.or_else(|| sequence(self.time))
+            }
+        };
         self.asks.push(Ask {
             image,
             git_ref: git_ref.clone(),
@@ -191,10 +200,7 @@ impl<'a> Rebuild<'a> {
             kind: self.kind,
             identity,
             id,
-            // The source is as old as it was: a push that comes after it is newer, though it may
-            // be of commits from before now. Among runs of one sequence, the one that builds anew
-            // is ahead.
-            sequence: published.as_ref().and_then(sequence_of).or_else(|| sequence(self.time)),
+            sequence,
             actor: None,
             note,
         });
@@ -257,8 +263,17 @@ async fn published(
     config: &SdkConfig,
 ) -> Result<Option<ImageDetail>, CallError> {
     let Ok(Some(tag)) = built_tag(image, &commit.cloned(), None) else { return Ok(None) };
-    let published = BaseImage { repository: image.repository.clone(), tag: Some(tag) };
-    let page = describe(&published, None, config).await?;
+    tagged(image, tag, config).await
+}
+
+/// The index of a tag in an image's repository.
+async fn tagged(
+    image: &ImageConfig,
+    tag: ImageTag,
+    config: &SdkConfig,
+) -> Result<Option<ImageDetail>, CallError> {
+    let tagged = BaseImage { repository: image.repository.clone(), tag: Some(tag) };
+    let page = describe(&tagged, None, config).await?;
     Ok(page.and_then(|page| page.image_details.into_iter().next()))
 }
 
@@ -266,6 +281,23 @@ async fn published(
 fn sequence_of(published: &ImageDetail) -> Option<Sequence> {
     let tags = published.image_tags.iter().filter_map(|tag| tag.parse().ok());
     tags.filter_map(|tag| Marker::of(&tag)).map(|marker| marker.rank.sequence).max()
+}
+
+/// The sequence of the newest run that an image's moving tags belong to. Where nobody published a
+/// commit yet, this is what it follows: a push of it that is still built is newer.
+async fn newest(
+    image: &ImageConfig,
+    git_ref: &GitRef,
+    config: &SdkConfig,
+) -> Result<Option<Sequence>, CallError> {
+    let values = TagValues { git_ref: Some(git_ref), ..TagValues::default() };
+    let moving = image.tags.iter().filter(|tag| !tag.is_fixed());
+    let mut newest = None;
+    for tag in moving.filter_map(|tag| tag.render(&values).ok().flatten()) {
+        let tagged = tagged(image, tag, config).await?;
+        newest = newest.max(tagged.as_ref().and_then(sequence_of));
+    }
+    Ok(newest)
 }
 
 /// Since when an image is what a run would make of it, as far as that is known: its source was

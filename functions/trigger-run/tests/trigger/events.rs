@@ -212,7 +212,7 @@ async fn a_schedule_ends_early_where_neither_source_nor_base_image_moved() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_schedule_comes_right_after_the_push_that_it_builds_again() {
+async fn a_schedule_has_the_sequence_of_the_push_that_it_builds_again() {
     let world = World::with(NIGHTLY).await;
     serve(&world, ONE);
     let image = &Config::parse(NIGHTLY).unwrap().images()[0].clone();
@@ -225,7 +225,25 @@ async fn a_schedule_comes_right_after_the_push_that_it_builds_again() {
     assert_eq!(outcome["started"][0]["image"], "api");
     let executions = world.executions().await;
     let (_, input, _) = executions.values().next().unwrap();
-    assert_eq!(input["trigger"]["sequence"], 1_795_000_000_001_u64);
+    assert_eq!(input["trigger"]["sequence"], 1_795_000_000_000_u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_of_a_commit_that_nobody_published_follows_what_the_moving_tags_are() {
+    let tags = "tags = [\"{sha}\", \"{branch}\", \"stable@main\", \"nightly-{date}\"]\n";
+    let world = World::with(&format!("{NIGHTLY}{tags}")).await;
+    serve(&world, ONE);
+    let digest = put(&world, "api", "main", "an index").await;
+    for tag in ["archweld.main.1795000000000", "archweld.other.1795000000009_7"] {
+        assert_eq!(put(&world, "api", tag, "an index").await, digest);
+    }
+    for tag in ["stable", "archweld.stable.1794000000000"] {
+        put(&world, "api", tag, "an older one").await;
+    }
+    world.event(slot("2026-11-23T02:00:00Z")).await.unwrap();
+    let executions = world.executions().await;
+    let (_, input, _) = executions.values().next().unwrap();
+    assert_eq!(input["trigger"]["sequence"], 1_795_000_000_009_u64);
 }
 
 #[tokio::test(start_paused = true)]
