@@ -1,7 +1,7 @@
 //! Secrets, from AWS Secrets Manager or the SSM Parameter Store.
 //!
-//! Two are good at a time, so that a secret can be changed without a lost webhook: the current and
-//! the previous version of a secret, or each line of either kind's text.
+//! Two are good at a time, so that a secret can be changed without a lost webhook: the current and,
+//! for a day, the previous version of a secret, or each line of either kind's text.
 
 use std::{
     collections::HashMap,
@@ -26,6 +26,12 @@ use crate::service::Service;
 const KEPT_MAX: Duration = Duration::from_secs(5 * 60);
 /// How often a signature that nobody made may cause a secret to be read.
 const REFRESH_EVERY: Duration = Duration::from_secs(60);
+/// How often a secret that cannot be had is tried again, whoever knocks.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// How long the previous version is good beside the current one: a secret that leaked has an end.
+const PREVIOUS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// How short a secret may be, in characters.
+const CHARACTERS_MIN: usize = 16;
 /// What Standard Webhooks' keys begin with, GitLab's among them.
 const SIGNING_KEY_PREFIX: &str = "whsec_";
 
@@ -40,6 +46,8 @@ const SYSTEMS_MANAGER: Service = Service { name: "ssm", host: "ssm", target: "Am
 struct SecretValue {
     #[serde(default)]
     secret_string: Secret,
+    /// When this version was made, in seconds since 1970.
+    created_date: Option<f64>,
 }
 
 /// Systems Manager's answer
@@ -88,11 +96,17 @@ pub(crate) struct Secret(String);
 
 impl Secret {
     /// The secrets of a text: its lines.
-    fn of_text(text: &str) -> impl Iterator<Item = Self> + '_ {
-        text.lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty())
-            .map(|line| Self(line.to_owned()))
+    fn of_text(text: &str) -> Result<Vec<Self>, SecretError> {
+        let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+        if text.trim_start().starts_with('{') {
+            return Err(SecretError::Json);
+        }
+        // One that is easily guessed would be good beside the others.
+        if lines().any(|line| line.chars().count() < CHARACTERS_MIN) {
+            return Err(SecretError::Short);
+        }
+        let secrets: Vec<Self> = lines().map(|line| Self(line.to_owned())).collect();
+        if secrets.is_empty() { Err(SecretError::Empty) } else { Ok(secrets) }
     }
 
     /// The text's bytes.
@@ -126,13 +140,19 @@ pub enum SecretError {
     /// There is nothing in it.
     #[error("the secret has no text")]
     Empty,
+    /// It is JSON: a secret of the console's form, whose brackets would be part of it.
+    #[error("the secret begins with `{{`, expected its text alone and no JSON")]
+    Json,
+    /// A line is easily guessed.
+    #[error("a line of the secret is shorter than {CHARACTERS_MIN} characters")]
+    Short,
 }
 
 impl Named for SecretError {
     fn name(&self) -> ErrorName {
         match self {
             Self::Call(error) => error.name(),
-            Self::Empty => ErrorName::ServiceRejected,
+            Self::Empty | Self::Json | Self::Short => ErrorName::ServiceRejected,
         }
     }
 }
@@ -145,10 +165,11 @@ pub(crate) struct Secrets {
     kept: Mutex<HashMap<Reference, Kept>>,
 }
 
-#[derive(Debug)]
+/// What was read last, and what went wrong since.
+#[derive(Debug, Default)]
 struct Kept {
-    secrets: Arc<[Secret]>,
-    since: SystemTime,
+    secrets: Option<(Arc<[Secret]>, SystemTime)>,
+    failure: Option<(SecretError, SystemTime)>,
 }
 
 impl Secrets {
@@ -177,40 +198,66 @@ impl Secrets {
         // Held while reading, so that many at once read once.
         let mut kept = self.kept.lock().await;
         let now = self.time.now();
-        if let Some(known) = kept.get(reference) {
-            // A clock that was set back makes a secret old.
-            if now.duration_since(known.since).is_ok_and(|known| known < age) {
-                return Ok(known.secrets.clone());
+        let kept = kept.entry(reference.clone()).or_default();
+        // A clock that was set back makes everything old.
+        let is_younger = |since: SystemTime, age| {
+            now.duration_since(since).is_ok_and(|known: Duration| known < age)
+        };
+        if let Some((secrets, since)) = &kept.secrets
+            && is_younger(*since, age)
+        {
+            return Ok(Arc::clone(secrets));
+        }
+        if let Some((failure, since)) = &kept.failure
+            && is_younger(*since, RETRY_EVERY)
+        {
+            return Err(failure.clone());
+        }
+        let read = match reference {
+            Reference::SecretsManager(arn) => self.of_secrets_manager(arn, now).await,
+            Reference::Parameter(arn) => self.of_parameter(arn).await,
+        };
+        match read {
+            Ok(secrets) => {
+                let secrets: Arc<[Secret]> = secrets.into();
+                *kept = Kept { secrets: Some((Arc::clone(&secrets), now)), failure: None };
+                Ok(secrets)
+            }
+            Err(failure) => {
+                kept.failure = Some((failure.clone(), now));
+                Err(failure)
             }
         }
-        let secrets: Arc<[Secret]> = match reference {
-            Reference::SecretsManager(arn) => self.of_secrets_manager(arn).await?,
-            Reference::Parameter(arn) => self.of_parameter(arn).await?,
-        }
-        .into();
-        if secrets.is_empty() {
-            return Err(SecretError::Empty);
-        }
-        kept.insert(reference.clone(), Kept { secrets: secrets.clone(), since: now });
-        Ok(secrets)
     }
 
-    async fn of_secrets_manager(&self, arn: &str) -> Result<Vec<Secret>, SecretError> {
-        let (current, previous) = tokio::join!(
-            self.version(arn, "AWSCURRENT"),
+    async fn of_secrets_manager(
+        &self,
+        arn: &str,
+        now: SystemTime,
+    ) -> Result<Vec<Secret>, SecretError> {
+        let current = self.version(arn, "AWSCURRENT").await?.ok_or(SecretError::Empty)?;
+        let mut secrets = Secret::of_text(current.secret_string.text())?;
+        let created = current.created_date.and_then(|date| Duration::try_from_secs_f64(date).ok());
+        let created = created.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+        // A version of a moment ago may be ahead of this clock.
+        let is_new =
+            created.is_some_and(|at| now.duration_since(at).unwrap_or_default() < PREVIOUS_MAX);
+        if is_new
             // There is none until the secret changes for the first time.
-            self.version(arn, "AWSPREVIOUS"),
-        );
-        let mut secrets = current?.ok_or(SecretError::Empty)?;
-        secrets.extend(previous?.unwrap_or_default());
+            && let Some(previous) = self.version(arn, "AWSPREVIOUS").await?
+            // What is no good is not needed any more either.
+            && let Ok(previous) = Secret::of_text(previous.secret_string.text())
+        {
+            secrets.extend(previous);
+        }
         Ok(secrets)
     }
 
     /// A version, where there is one.
-    async fn version(&self, arn: &str, stage: &str) -> Result<Option<Vec<Secret>>, CallError> {
+    async fn version(&self, arn: &str, stage: &str) -> Result<Option<SecretValue>, CallError> {
         let input = json!({"SecretId": arn, "VersionStage": stage});
         match SECRETS_MANAGER.call::<SecretValue>(&self.config, "GetSecretValue", input).await {
-            Ok(answer) => Ok(Some(Secret::of_text(&answer.secret_string.0).collect())),
+            Ok(answer) => Ok(Some(answer)),
             Err(error)
                 if stage != "AWSCURRENT" && error.code() == Some("ResourceNotFoundException") =>
             {
@@ -226,7 +273,7 @@ impl Secrets {
             .call::<ParameterValue>(&self.config, "GetParameter", input)
             .await
             .map_err(|error| CallError::new("ssm:GetParameter", &error))?;
-        Ok(Secret::of_text(&answer.parameter.value.0).collect())
+        Secret::of_text(answer.parameter.value.text())
     }
 }
 
@@ -254,9 +301,23 @@ mod tests {
 
     #[test]
     fn each_line_is_a_secret_and_nothing_is_none() {
-        let secrets: Vec<Secret> = Secret::of_text("one\r\n\n  two \n").collect();
-        assert_eq!(secrets, [Secret::from("one"), Secret::from("two")]);
-        assert_eq!(Secret::of_text(" \n").count(), 0);
+        let secrets = Secret::of_text("sixteen letters!\r\n\n  another of the kind \n").unwrap();
+        let expected = [Secret::from("sixteen letters!"), Secret::from("another of the kind")];
+        assert_eq!(secrets, expected);
+        assert_eq!(Secret::of_text(" \n"), Err(SecretError::Empty));
+    }
+
+    #[test]
+    fn a_text_with_a_short_line_and_one_of_json_is_refused_as_a_whole() {
+        for text in ["fifteen letters", "x", "sixteen letters!\nfifteen letters"] {
+            assert_eq!(Secret::of_text(text), Err(SecretError::Short), "{text}");
+        }
+        for text in ["{\"secret\": \"sixteen letters!\"}", " {"] {
+            assert_eq!(Secret::of_text(text), Err(SecretError::Json), "{text}");
+        }
+        assert_eq!(SecretError::Short.name(), ErrorName::ServiceRejected);
+        let message = SecretError::Json.to_string();
+        assert_eq!(message, "the secret begins with `{`, expected its text alone and no JSON");
     }
 
     #[test]

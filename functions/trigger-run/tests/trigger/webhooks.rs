@@ -230,17 +230,17 @@ async fn an_attacker_drives_no_calls() {
 async fn two_secrets_are_good_while_one_takes_the_place_of_the_other() {
     let world = World::open().await;
     assert_eq!(world.github("d1", &payload("github-push")).await.0, 200);
-    let input = json!({"SecretId": "webhook", "SecretString": "the new one"});
+    let input = json!({"SecretId": "webhook", "SecretString": "the new one of two"});
     world.cloud.secrets().call("PutSecretValue", input).await.unwrap();
     let body = payload("github-push").to_string();
-    let signature = format!("sha256={}", sign(b"the new one", body.as_bytes()));
+    let signature = format!("sha256={}", sign(b"the new one of two", body.as_bytes()));
     let headers = [("X-GitHub-Event", "push"), ("X-Hub-Signature-256", signature.as_str())];
     // Read again, but not within a minute.
     assert_eq!(world.webhook(&headers, &body).await.0, 401);
     tokio::time::advance(Duration::from_secs(61)).await;
     assert_eq!(world.webhook(&headers, &body).await.0, 200);
     assert_eq!(world.github("d2", &payload("github-push")).await.0, 200, "the old one");
-    let input = json!({"SecretId": "webhook", "SecretString": "a newer one"});
+    let input = json!({"SecretId": "webhook", "SecretString": "a newer one of two"});
     world.cloud.secrets().call("PutSecretValue", input).await.unwrap();
     tokio::time::advance(Duration::from_secs(301)).await;
     assert_eq!(world.github("d3", &payload("github-push")).await.0, 401, "the oldest one");
@@ -248,10 +248,40 @@ async fn two_secrets_are_good_while_one_takes_the_place_of_the_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_old_secret_ends_a_day_after_the_new_one_came() {
+    let world = World::open().await;
+    let input = json!({"SecretId": "webhook", "SecretString": "the new one of two"});
+    world.cloud.secrets().call("PutSecretValue", input).await.unwrap();
+    let body = payload("github-push");
+    tokio::time::advance(Duration::from_secs(24 * 60 * 60 - 10)).await;
+    assert_eq!(world.github("d1", &body).await.0, 200);
+    tokio::time::advance(Duration::from_secs(310)).await;
+    assert_eq!(world.github("d1", &body).await.0, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_cannot_be_had_is_asked_for_every_ten_seconds() {
+    let arn = "arn:aws:ssm:us-east-1:123456789012:parameter/missing";
+    let world = World::with_secret(support::IMAGES, arn).await;
+    for calls in [1, 2] {
+        for _ in 0..20 {
+            assert_eq!(world.github("d1", &payload("github-push")).await.0, 424);
+        }
+        assert_eq!(world.calls("GetParameter"), calls);
+        tokio::time::advance(Duration::from_secs(11)).await;
+    }
+    put_parameter(&world.cloud, "/missing", "short").await;
+    assert_eq!(world.github("d1", &payload("github-push")).await.0, 424, "it is short");
+    tokio::time::advance(Duration::from_secs(11)).await;
+    put_parameter(&world.cloud, "/missing", SECRET).await;
+    assert_eq!(world.github("d1", &payload("github-push")).await.0, 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_line_of_a_parameter_is_a_secret() {
     let arn = "arn:aws:ssm:us-east-1:123456789012:parameter/hooks/webhook";
     let world = World::with_secret(support::IMAGES, arn).await;
-    put_parameter(&world.cloud, "/hooks/webhook", &format!("the new one\n{SECRET}\n")).await;
+    put_parameter(&world.cloud, "/hooks/webhook", &format!("the new one of two\n{SECRET}\n")).await;
     assert_eq!(world.github("d1", &payload("github-push")).await.0, 200);
     assert_eq!(world.github("d2", &payload("github-push")).await.0, 200);
     assert_eq!(world.calls("GetParameter"), 1);
