@@ -93,8 +93,8 @@ pub(crate) async fn based_on(
     }
     let slot = notice.time.as_second().div_euclid(BASE_IMAGE_SLOT.as_secs().cast_signed());
     for image in settings.config()?.images() {
-        if let Some(base) = image.base_images.iter().find(|base| is_push_of(base, &action)) {
-            let identity = format!("{base} {} {slot}", action.image_digest);
+        if image.base_images.iter().any(|base| is_push_of(base, &action)) {
+            let identity = format!("{} {} {slot}", action.repository_name, action.image_digest);
             rebuild.add(image, identity, short(&notice.id)).await;
         }
     }

@@ -321,6 +321,7 @@ mod tests {
         );
         assert_eq!(files(GITEA, &|_| {}), Some(1));
         assert_eq!(files(GITEA, &|payload| payload["total_commits"] = 6.into()), None);
+        assert_eq!(files(GITEA, &|payload| payload["total_commits"] = Value::Null), None);
         assert_eq!(files(GITEA, &new), None);
     }
 

@@ -131,7 +131,9 @@ pub(super) fn read(received: &Received, latest: Timestamp) -> Result<Message, Re
     let is_known = before.is_some()
         && !payload.created
         && !payload.forced
-        && payload.git_ref.starts_with("refs/heads/");
+        && payload.git_ref.starts_with("refs/heads/")
+        // Gitea before 1.17.4 lists some commits, and does not say of how many.
+        && (received.provider() != Provider::Gitea || payload.total_commits.is_some());
     let changed = match payload.commits {
         Some(commits) if is_known => Changed::by(commits, COMMITS_MAX, payload.total_commits),
         _ => Changed::Everything,

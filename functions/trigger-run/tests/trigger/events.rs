@@ -282,6 +282,18 @@ async fn a_base_image_rebuilds_what_is_built_on_it_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_base_image_under_two_configured_tags_is_one_run() {
+    let world = World::with(&NIGHTLY.replace("\"base\"", "\"base:3\", \"base:latest\"")).await;
+    serve(&world, ONE);
+    let digest = format!("sha256:{}", "7".repeat(64));
+    for (tag, started) in [("3", 1), ("latest", 0)] {
+        let event = pushed(tag, &digest, "2026-11-23T10:00:01Z", tag);
+        let outcome = world.event(event).await.unwrap();
+        assert_eq!(outcome["started"].as_array().unwrap().len(), started, "{tag}: {outcome}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_is_none_of_ours_says_what_was_expected() {
     let world = World::open().await;
     for event in
