@@ -127,12 +127,13 @@ impl SourcePath {
         &self.0
     }
 
-    /// Whether `file` is this path, or within the folder of this path.
+    /// Whether `file` is this path, within the folder of this path, or a file where this path has
+    /// a folder: a symbolic link or a submodule, which holds all below it.
     pub fn holds(&self, file: &str) -> bool {
-        self.0 == "."
-            || file
-                .strip_prefix(self.0.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let is_below = |path: &str, folder: &str| {
+            path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.0 == "." || is_below(file, &self.0) || is_below(&self.0, file)
     }
 
     fn join(&self, name: &str) -> Self {
@@ -586,7 +587,9 @@ mod tests {
     fn a_path_holds_itself_and_what_is_below_it() {
         let path = |text: &str| SourcePath::try_from(text.to_owned()).unwrap();
         assert!(path("libs/a").holds("libs/a") && path("libs/a").holds("libs/a/b.rs"));
-        assert!(!path("libs/a").holds("libs/ab") && !path("libs/a").holds("libs"));
+        assert!(!path("libs/a").holds("libs/ab") && !path("libs/a").holds("lib"));
+        assert!(path("libs/a").holds("libs"), "a link or a submodule that moved");
+        assert!(!path("libs/a").holds(""));
         assert!(path(".").holds("anything"));
     }
 
