@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import time
 
 from support import ARCHWELD, EndToEnd, command, wait_until
 
@@ -67,8 +66,6 @@ class Triggers(EndToEnd):
                 return sorted(build["buildStatus"] for build in described)
 
             wait_until(lambda: statuses() == ["IN_PROGRESS"] * 2, "two slow builds run")
-            # GitHub tells the second of a push, and so does the remote.
-            time.sleep(1)
             newer = self.commit(project, Dockerfile=dockerfile + "# quick\n")
             said = self.push(project, cloud)
             self.assertIn("superseded", said)
