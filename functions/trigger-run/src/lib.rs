@@ -134,6 +134,11 @@ pub enum Error {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// A server took all the time there was.
+    #[error(
+        "a git server, or AWS, did not answer in time: the same event again goes on from there"
+    )]
+    TooLong,
 }
 
 impl Named for Error {
@@ -145,6 +150,7 @@ impl Named for Error {
             Self::Config(error) => error.name(),
             Self::Secret(error) => error.name(),
             Self::Call(error) => error.name(),
+            Self::TooLong => ErrorName::ServiceUnavailable,
         }
     }
 }

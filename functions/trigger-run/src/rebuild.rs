@@ -9,9 +9,14 @@ use archweld_model::{
 use archweld_runtime::CallError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use aws_types::SdkConfig;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared, join_all},
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     Clients, Error, Settings,
@@ -32,6 +37,10 @@ const BASE_IMAGE_SLOT: Duration = Duration::from_secs(10 * 60);
 const PAGES_MAX: usize = 10;
 /// How many images one page has.
 const PAGE_MAX: u32 = 1_000;
+
+/// How long all of an event's images may take: less than the function's 60 seconds, so that it
+/// still says what is left.
+const ALL_MAX: Duration = Duration::from_secs(50);
 
 const ECR: Service =
     Service { name: "ecr", host: "api.ecr", target: "AmazonEC2ContainerRegistry_V20150921" };
@@ -75,7 +84,7 @@ pub(crate) async fn scheduled(
         image.schedule.as_ref().is_some_and(|schedule| schedule.as_str() == slot.schedule)
     };
     for image in settings.config()?.images().iter().filter(is_meant) {
-        rebuild.add(image, slot_id.clone(), slot_id.clone()).await;
+        rebuild.add(image, slot_id.clone(), slot_id.clone());
     }
     rebuild.start(format!("no image names schedule {:?}", short(&slot.schedule))).await
 }
@@ -95,7 +104,7 @@ pub(crate) async fn based_on(
     for image in settings.config()?.images() {
         if image.base_images.iter().any(|base| is_push_of(base, &action)) {
             let identity = format!("{} {} {slot}", action.repository_name, action.image_digest);
-            rebuild.add(image, identity, short(&notice.id)).await;
+            rebuild.add(image, identity, short(&notice.id));
         }
     }
     rebuild.start(format!("no image is built on {}", action.repository_name)).await
@@ -118,17 +127,26 @@ fn is_push_of(base: &BaseImage, action: &ImageAction) -> bool {
         && base.tag.as_ref().map_or_else(|| !is_of_one_architecture(), |meant| meant == tag)
 }
 
+/// A ref of a source while it is asked for: many images may be of one source.
+type Resolving<'a> = Shared<BoxFuture<'a, Result<Resolved, Error>>>;
+
 /// Runs of images' newest sources.
 struct Rebuild<'a> {
     kind: TriggerKind,
     time: Timestamp,
     settings: &'a Settings,
     clients: &'a Clients,
-    asks: Vec<Ask<'a>>,
-    outcome: Outcome,
-    result: Result<(), Error>,
-    /// The refs that were asked for: many images may be of one source.
-    resolved: BTreeMap<(&'a str, &'a GitRef), Result<Resolved, Error>>,
+    wanted: Vec<Wanted<'a>>,
+    resolving: BTreeMap<(&'a str, &'a GitRef), Resolving<'a>>,
+}
+
+/// A run of an image.
+struct Wanted<'a> {
+    image: &'a ImageConfig,
+    git_ref: &'a GitRef,
+    resolving: Resolving<'a>,
+    identity: String,
+    id: String,
 }
 
 impl<'a> Rebuild<'a> {
@@ -138,38 +156,62 @@ impl<'a> Rebuild<'a> {
         settings: &'a Settings,
         clients: &'a Clients,
     ) -> Self {
-        Self {
-            kind,
-            time,
-            settings,
-            clients,
-            asks: vec![],
-            outcome: Outcome::default(),
-            result: Ok(()),
-            resolved: BTreeMap::new(),
-        }
+        Self { kind, time, settings, clients, wanted: vec![], resolving: BTreeMap::new() }
     }
 
-    /// Adds the run of an image. What keeps one from being asked for keeps no other.
-    async fn add(&mut self, image: &'a ImageConfig, identity: String, id: String) {
-        if let Err(error) = self.try_add(image, identity, id).await {
-            tracing::error!(image.name = %image.name, "no run: {error}");
-            self.outcome.fail(&image.name);
-            self.result = Err(error);
-        }
+    /// Adds the run of an image.
+    fn add(&mut self, image: &'a ImageConfig, identity: String, id: String) {
+        let Some(git_ref) = &image.schedule_ref else { return };
+        let (settings, clients) = (self.settings, self.clients);
+        let source = image.source.as_ref();
+        let source = source.map_or(settings.source.as_str(), |source| source.as_str());
+        let resolving = self
+            .resolving
+            .entry((source, git_ref))
+            .or_insert_with(|| resolve(source, git_ref, settings, clients).boxed().shared())
+            .clone();
+        self.wanted.push(Wanted { image, git_ref, resolving, identity, id });
     }
 
-    async fn try_add(
-        &mut self,
-        image: &'a ImageConfig,
-        identity: String,
-        id: String,
-    ) -> Result<(), Error> {
-        let Some(git_ref) = &image.schedule_ref else { return Ok(()) };
-        let (commit, note) = match self.resolve(image, git_ref).await? {
+    /// Starts the runs that were added, each as soon as its source is known: what keeps one from
+    /// starting keeps no other. Where none was added, says why.
+    async fn start(mut self, otherwise: String) -> Result<Outcome, Error> {
+        let mut all = Outcome::default();
+        if self.wanted.is_empty() {
+            all.ignored.push(otherwise);
+        }
+        let end = Instant::now() + ALL_MAX;
+        let wanted = std::mem::take(&mut self.wanted);
+        let this = &self;
+        let runs = wanted.into_iter().map(|wanted| async move {
+            let image = wanted.image;
+            let mut outcome = Outcome::default();
+            let started = timeout_at(end, this.start_one(wanted, &mut outcome)).await;
+            let result = started.unwrap_or(Err(Error::TooLong));
+            if let Err(error) = &result {
+                tracing::error!(image.name = %image.name, "no run: {error}");
+                if outcome.failed.is_empty() {
+                    outcome.fail(&image.name);
+                }
+            }
+            (outcome, result)
+        });
+        let mut result = Ok(());
+        for (one, started) in join_all(runs.collect::<Vec<_>>()).await {
+            all.started.extend(one.started);
+            all.skipped.extend(one.skipped);
+            all.failed.extend(one.failed);
+            result = result.and(started);
+        }
+        result.map(|()| all)
+    }
+
+    async fn start_one(&self, wanted: Wanted<'a>, outcome: &mut Outcome) -> Result<(), Error> {
+        let Wanted { image, git_ref, resolving, identity, id } = wanted;
+        let (commit, note) = match resolving.await? {
             Resolved::Commit(commit) => (Some(commit), None),
             Resolved::Missing => {
-                self.skip(image, format!("its source has no {git_ref}"));
+                skip(image, format!("its source has no {git_ref}"), outcome);
                 return Ok(());
             }
             Resolved::Unknown(reason) => (None, Some(format!("started from {git_ref}: {reason}"))),
@@ -181,7 +223,7 @@ impl<'a> Rebuild<'a> {
             && let Some(since) = unmoved(image, published, &self.clients.config).await?
         {
             let reason = format!("neither its source nor a base image has moved since {since}");
-            self.skip(image, reason);
+            skip(image, reason, outcome);
             return Ok(());
         }
         // The source is as old as it was: a push that comes after it is newer, though it may be of
@@ -192,7 +234,7 @@ impl<'a> Rebuild<'a> {
                 newest(image, git_ref, &self.clients.config).await?.or_else(|| sequence(self.time))
             }
         };
-        self.asks.push(Ask {
+        let ask = Ask {
             image,
             git_ref: git_ref.clone(),
             commit,
@@ -203,39 +245,15 @@ impl<'a> Rebuild<'a> {
             sequence,
             actor: None,
             note,
-        });
-        Ok(())
-    }
-
-    fn skip(&mut self, image: &ImageConfig, reason: String) {
-        tracing::info!(image.name = %image.name, "no run: {reason}");
-        self.outcome.skip(&image.name, reason);
-    }
-
-    async fn resolve(
-        &mut self,
-        image: &'a ImageConfig,
-        git_ref: &'a GitRef,
-    ) -> Result<Resolved, Error> {
-        let source = image.source.as_ref();
-        let source = source.map_or(self.settings.source.as_str(), |source| source.as_str());
-        if let Some(known) = self.resolved.get(&(source, git_ref)) {
-            return known.clone();
-        }
-        let resolved = resolve(source, git_ref, self.settings, self.clients).await;
-        self.resolved.insert((source, git_ref), resolved.clone());
-        resolved
-    }
-
-    /// Starts the runs that were added; where none was, says why.
-    async fn start(mut self, otherwise: String) -> Result<Outcome, Error> {
-        if self.asks.is_empty() && self.outcome.skipped.is_empty() {
-            self.outcome.ignored.push(otherwise);
-        }
+        };
         let executions = self.clients.executions(self.settings);
-        executions.start_all(self.asks, &mut self.outcome).await?;
-        self.result.map(|()| self.outcome)
+        Ok(executions.start_all(vec![ask], outcome).await?)
     }
+}
+
+fn skip(image: &ImageConfig, reason: String, outcome: &mut Outcome) {
+    tracing::info!(image.name = %image.name, "no run: {reason}");
+    outcome.skip(&image.name, reason);
 }
 
 async fn resolve(

@@ -140,13 +140,14 @@ async fn the_token_goes_to_the_source_and_to_no_other_host() {
     assert_eq!(world.running().await, ["api main 1111111", "other main -"]);
     let credentials = format!("x-token-auth:{TOKEN}");
     let authorization = Some(format!("Basic {}", BASE64.encode(credentials)));
-    let asked = &world.network.lock().unwrap().asked;
+    let mut asked = world.network.lock().unwrap().asked.clone();
+    asked.sort();
     let expected = [
+        (refs_of("https://elsewhere.example/team/app"), None),
         (refs_of(SOURCE), authorization.clone()),
         (refs_of(moved), authorization),
-        (refs_of("https://elsewhere.example/team/app"), None),
     ];
-    assert_eq!(*asked, expected);
+    assert_eq!(asked, expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,6 +177,26 @@ async fn a_source_that_cannot_be_asked_is_left_to_the_build_or_tried_again() {
     let outcome = gone.event(slot("2026-11-23T02:00:00Z")).await.unwrap();
     let note = "started from gone: the source's server says 413 Payload Too Large";
     assert_eq!(outcome["started"][0]["note"], note);
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_hang_keep_no_other_from_its_run_and_end_within_the_function_s_time() {
+    let image = |name: &str| {
+        format!(
+            "[[image]]\nname = {name:?}\nplatforms = [\"linux/arm64\"]\nschedule = \"nightly\"\n\
+             source = \"https://{name}.hangs.example/app\"\n"
+        )
+    };
+    let world =
+        World::with(&format!("{}{}{}{NIGHTLY}", image("a1"), image("b2"), image("c3"))).await;
+    serve(&world, ONE);
+    let silent = vec!["https://a1.", "https://b2.", "https://c3."];
+    world.network.lock().unwrap().silent = silent;
+    let began = tokio::time::Instant::now();
+    let error = world.event(slot("2026-11-23T02:00:00Z")).await.unwrap_err();
+    assert_eq!(error.name(), ErrorName::ServiceUnavailable, "{error}");
+    assert!(began.elapsed() < Duration::from_secs(55), "{:?}", began.elapsed());
+    assert_eq!(world.running().await, ["api main 1111111"]);
 }
 
 #[tokio::test(start_paused = true)]
