@@ -134,7 +134,13 @@ impl Received {
     fn id(&self, names: &[&str]) -> String {
         let id = names.iter().find_map(|name| self.header(name)).unwrap_or_default();
         let is_plain = (1..=128).contains(&id.len()) && id.bytes().all(|c| c.is_ascii_graphic());
-        if is_plain { id.to_owned() } else { hex::encode(Sha256::digest(&self.body)) }
+        if is_plain { id.to_owned() } else { self.body_id() }
+    }
+
+    /// The identity of a delivery whose signature is of the body alone: a captured request cannot
+    /// be sent again under another.
+    fn body_id(&self) -> String {
+        hex::encode(Sha256::digest(&self.body))
     }
 
     fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
@@ -435,10 +441,17 @@ mod tests {
             let (header, event, body) = PUBLISHED[provider];
             let mut payload: Value = serde_json::from_str(body).unwrap();
             replace(&mut payload, &mut { place }, &with);
-            let plain = read(header, event, payload.to_string().as_bytes(), false);
+            // GitHub's and Gitea's identity is of the bytes.
+            let without_id = |read| match read {
+                Ok(Message::Push(delivery)) => {
+                    Ok(Message::Push(Delivery { id: String::new(), ..delivery }))
+                }
+                other => other,
+            };
+            let plain = without_id(read(header, event, payload.to_string().as_bytes(), false));
             let rewritten = rewrite(&payload, order, &space);
             for encode in [false, true] {
-                let read = read(header, event, rewritten.as_bytes(), encode);
+                let read = without_id(read(header, event, rewritten.as_bytes(), encode));
                 // Which field is wrong first depends on their order.
                 match (&plain, &read) {
                     (Err(Refusal::Malformed(_)), Err(Refusal::Malformed(_))) => {}

@@ -83,12 +83,9 @@ impl<'de> Deserialize<'de> for Moment {
 }
 
 pub(super) fn read(received: &Received, latest: Timestamp) -> Result<Message, Refusal> {
-    let (event, ids): (_, &[&str]) = match received.provider() {
-        Provider::Gitea => (
-            received.header("x-gitea-event").or(received.header("x-forgejo-event")),
-            &["x-gitea-delivery", "x-forgejo-delivery"],
-        ),
-        _ => (received.header("x-github-event"), &["x-github-delivery"]),
+    let event = match received.provider() {
+        Provider::Gitea => received.header("x-gitea-event").or(received.header("x-forgejo-event")),
+        _ => received.header("x-github-event"),
     };
     let event = event.unwrap_or_default();
     if event != "push" {
@@ -105,7 +102,7 @@ pub(super) fn read(received: &Received, latest: Timestamp) -> Result<Message, Re
     let before = object(&payload.before).map_err(|error| malformed("before", error))?;
     let after = object(&payload.after).map_err(|error| malformed("after", error))?;
     let mut delivery = Delivery {
-        id: received.id(ids),
+        id: received.body_id(),
         addresses,
         actor: actor.as_deref().map(short),
         pushes: vec![],
