@@ -38,6 +38,7 @@ pub const BODY_BYTES_MAX: usize = 9 * 1024 * 1024;
 /// What stands before a function's id in the path of its URL. On AWS each has a host name.
 pub(crate) const FUNCTION_URLS: &str = "/url/";
 
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
@@ -119,24 +120,35 @@ pub(crate) fn router(services: Services, git: Option<&GitServer>) -> Router {
         .layer(middleware::from_fn_with_state(host, refuse_foreign_names))
 }
 
-/// A web page that points its own name at loopback must not reach the cloud (DNS rebinding), nor
-/// may a page of another origin send requests to it.
+/// Keeps web pages out: one that points its own name at loopback (DNS rebinding), by the name that
+/// it asks for; one of another origin, by what browsers say of it and it cannot take back.
 async fn refuse_foreign_names(State(host): State<Host>, request: Request, next: Next) -> Response {
-    let name = request
-        .headers()
+    let headers = request.headers();
+    let name = headers
         .get(header::HOST)
         .and_then(|name| name.to_str().ok())
         .or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    let origin = request.headers().get(header::ORIGIN).map(|origin| {
-        let origin = origin.to_str().unwrap_or_default();
-        origin.split_once("://").map_or("", |(_, name)| name).to_owned()
-    });
-    let foreign = name.into_iter().chain(origin.as_deref()).find(|name| !is_local(name, &host));
-    if let Some(name) = foreign {
+    if let Some(name) = name.filter(|name| !is_local(name, &host)) {
         let message = format!("host {name:?} is none of this cloud's names, such as localhost");
         return (StatusCode::MISDIRECTED_REQUEST, message).into_response();
     }
+    if is_cross_origin(headers, name.unwrap_or_default()) {
+        let message = "a page of another origin may not use this cloud";
+        return (StatusCode::FORBIDDEN, message).into_response();
+    }
     next.run(request).await
+}
+
+/// Whether a browser sends this for a page of another scheme, host or port. Clients that are no
+/// browser say neither `Origin` nor `Sec-Fetch-Site`:
+/// <https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header>.
+fn is_cross_origin(headers: &HeaderMap, name: &str) -> bool {
+    let own = format!("http://{name}");
+    headers.get_all(header::ORIGIN).iter().any(|origin| origin.as_bytes() != own.as_bytes())
+        || headers
+            .get_all(SEC_FETCH_SITE)
+            .iter()
+            .any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
 }
 
 fn is_local(authority: &str, host: &Host) -> bool {

@@ -443,8 +443,8 @@ async fn answers_clients_that_are_no_sdk() {
             "/",
             "Host: localhost\r\nOrigin: http://evil.example\r\n",
             b"{}",
-            421,
-            "evil.example",
+            403,
+            "another origin",
         ),
         (
             "POST",
@@ -462,6 +462,31 @@ async fn answers_clients_that_are_no_sdk() {
     }
     let large = vec![b' '; BODY_BYTES_MAX + 1];
     assert_eq!(request(&cloud, "POST", "/", &start, &large).await.0, 413);
+    cloud.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_is_refused() {
+    let (settings, _seen) = settings(&[]);
+    let cloud = Cloud::open(Settings { port: Some(0), ..settings }).await.unwrap();
+    let own = cloud.address();
+    let cases = [
+        ("Sec-Fetch-Site: cross-site".to_owned(), 403),
+        ("Sec-Fetch-Site: same-site".to_owned(), 403),
+        ("Sec-Fetch-Site: same-origin".to_owned(), 200),
+        ("Sec-Fetch-Site: none".to_owned(), 200),
+        ("Origin: http://localhost:3000".to_owned(), 403),
+        ("Origin: http://127.0.0.1".to_owned(), 403),
+        ("Origin: null".to_owned(), 403),
+        (format!("Origin: https://{own}"), 403),
+        (format!("Origin: http://{own}"), 200),
+        (format!("Origin: http://{own}\r\nSec-Fetch-Site: cross-site"), 403),
+    ];
+    for (header, status) in cases {
+        let headers = format!("Host: {own}\r\n{header}\r\n");
+        let (found, answer) = request(&cloud, "GET", "/schedules", &headers, b"").await;
+        assert_eq!(found, status, "{header}: {answer}");
+    }
     cloud.shutdown().await;
 }
 

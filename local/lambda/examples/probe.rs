@@ -48,6 +48,7 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
             tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
             Ok(json!({ "pid": std::process::id() }))
         }
+        "next" => Ok(Value::String(ask_again().map_err(diagnostic)?)),
         "exit" => std::process::exit(3),
         "abort" => std::process::abort(),
         "large" => Ok(Value::String("x".repeat(6 * 1024 * 1024 + 200))),
@@ -60,6 +61,20 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
 
 fn diagnostic(error: std::io::Error) -> Diagnostic {
     Diagnostic { error_type: "Probe.Io".to_owned(), error_message: error.to_string() }
+}
+
+/// What the Runtime API says to who asks for an event before the last one is answered.
+fn ask_again() -> std::io::Result<String> {
+    let address = std::env::var("AWS_LAMBDA_RUNTIME_API").map_err(std::io::Error::other)?;
+    let mut stream = TcpStream::connect(&address)?;
+    write!(
+        stream,
+        "GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: {address}\r\n\
+         Connection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// `lambda_runtime` has no call for it.

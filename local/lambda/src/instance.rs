@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::FunctionError;
 use crate::log::{LogStream, Logger};
-use crate::runtime_api::{Delivery, End, RESPONSE_BYTES_MAX, Report, RuntimeApi};
+use crate::runtime_api::{Delivery, End, RESPONSE_BYTES_MAX, Report, RuntimeApi, Unanswered};
 
 /// How long an instance may take to ask for its first event.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
@@ -70,7 +70,7 @@ pub(crate) struct Instance {
     pid: u32,
     runtime: RuntimeApi,
     /// The runtime's request for the next event, once made.
-    waiting: Option<oneshot::Sender<Delivery>>,
+    waiting: Option<oneshot::Sender<Result<Delivery, Unanswered>>>,
     /// Whether it ever asked for an event.
     initialised: bool,
     logger: Logger,
@@ -132,7 +132,7 @@ impl Instance {
                     return Ended::Stale;
                 }
                 // A runtime that has hung up either asks again or is about to exit.
-                if waiting.send(delivery(request, host)).is_ok() {
+                if waiting.send(Ok(delivery(request, host))).is_ok() {
                     deadline = Some(Instant::now() + request.timeout);
                 }
             }
@@ -171,6 +171,12 @@ impl Instance {
         delivered: bool,
     ) -> Option<Ended> {
         match report {
+            // Kept, it would be given the next event, which the runtime may never read.
+            Report::Next(sender) if delivered => {
+                // Whoever asked may have hung up.
+                let _ = sender.send(Err(Unanswered));
+                None
+            }
             Report::Next(sender) => {
                 self.initialised = true;
                 self.waiting = Some(sender);

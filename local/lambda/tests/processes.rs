@@ -144,6 +144,17 @@ async fn an_idle_instance_is_used_again() {
 }
 
 #[tokio::test]
+async fn an_instance_that_has_not_answered_gets_no_other_event() {
+    let lambda = lambda(settings("probe"));
+    let answer = invoke(&lambda, json!({ "do": "next" })).await.unwrap().unwrap();
+    let answer = answer.as_str().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(answer.contains("InvalidStateTransition"), "{answer}");
+    assert_eq!(invoke(&lambda, json!({ "do": "echo" })).await.unwrap().unwrap()["do"], "echo");
+    lambda.shutdown().await;
+}
+
+#[tokio::test]
 async fn concurrent_invocations_have_an_instance_each_up_to_the_limit() {
     let lambda = lambda(FunctionSettings { concurrency_max: 2, ..settings("probe") });
     let sleep = json!({ "do": "sleep", "seconds": 3600 });
