@@ -53,6 +53,29 @@ pub enum Door {
     InProcess,
 }
 
+/// Makes a test of each function for each door.
+#[macro_export]
+macro_rules! over_both_doors {
+    ($($name:ident,)+) => {
+        mod in_process {
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $name() {
+                    super::$name($crate::Door::InProcess).await;
+                }
+            )+
+        }
+        mod over_http {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name($crate::Door::Http).await;
+                }
+            )+
+        }
+    };
+}
+
 /// A cloud with the real template, state machine and functions.
 pub struct World {
     pub cloud: Cloud,

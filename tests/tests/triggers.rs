@@ -3,37 +3,15 @@
 
 use std::time::Duration;
 
-use archweld_tests::{Behaviour, CONFIG, Door, Push, TestImage, World, commit, template};
+use archweld_tests::{
+    Behaviour, CONFIG, Door, Push, TestImage, World, commit, over_both_doors, template,
+};
 use aws_sdk_sfn::types::ExecutionStatus;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 /// When the first push of a test was made: before the clock of the cloud in process.
 const PUSHED_AT: u64 = 1_795_427_000;
-
-/// Makes a test of each function for each door.
-macro_rules! over_both_doors {
-    ($($name:ident,)+) => {
-        mod in_process {
-            use super::*;
-            $(
-                #[tokio::test(start_paused = true)]
-                async fn $name() {
-                    super::$name(Door::InProcess).await;
-                }
-            )+
-        }
-        mod over_http {
-            use super::*;
-            $(
-                #[tokio::test]
-                async fn $name() {
-                    super::$name(Door::Http).await;
-                }
-            )+
-        }
-    };
-}
 
 over_both_doors! {
     a_push_becomes_an_image,

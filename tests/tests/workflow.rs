@@ -2,36 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
 use archweld_model::{Index, variable};
-use archweld_tests::{Behaviour, CONFIG, Door, World, template};
+use archweld_tests::{Behaviour, CONFIG, Door, World, over_both_doors, template};
 use aws_sdk_codebuild::types::{EnvironmentVariable, StatusType};
 use aws_sdk_sfn::types::{ExecutionStatus, HistoryEventType};
 use serde_json::{Value, json};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-
-/// Makes a test of each function for each door.
-macro_rules! over_both_doors {
-    ($($name:ident,)+) => {
-        mod in_process {
-            use super::*;
-            $(
-                #[tokio::test(start_paused = true)]
-                async fn $name() {
-                    super::$name(Door::InProcess).await;
-                }
-            )+
-        }
-        mod over_http {
-            use super::*;
-            $(
-                #[tokio::test]
-                async fn $name() {
-                    super::$name(Door::Http).await;
-                }
-            )+
-        }
-    };
-}
 
 over_both_doors! {
     publishes_one_index_of_every_platform_under_every_tag,
