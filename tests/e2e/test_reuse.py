@@ -53,14 +53,18 @@ class Reuse(EndToEnd):
             self.assertEqual((tags[commit], tags["latest"]), (first["digest"], forced["digest"]))
 
     def test_the_terminal_says_what_was_reused_and_what_built(self):
-        project = self.project()
-        first = self.run_project(project, "--platform", "linux/arm64")
+        config = (EXAMPLE / "archweld.toml").read_text()
+        both_platforms = 'platforms = ["linux/amd64", "linux/arm64"]'
+        self.assertIn(both_platforms, config)
+        project = self.project(archweld_toml=config.replace(both_platforms, 'platforms = ["linux/arm64"]'))
+        first = self.run_project(project)
         self.assertEqual(first.returncode, 0, first.stderr)
         self.assertRegex(
             first.stdout, r"linux/arm64 +sha256:\w+ +\S+ MB, built\n +/bin/busybox is compiled for AArch64\n"
         )
 
-        both = self.run_project(project)
+        further = ("--platform", "linux/amd64", "--platform", "linux/arm64")
+        both = self.run_project(project, *further)
         self.assertEqual(both.returncode, 0, both.stderr)
         self.assertRegex(both.stderr, r"linux/arm64 +reused, built by an earlier run\n")
         self.assertRegex(both.stderr, r"linux/amd64 +SUCCEEDED")
@@ -69,7 +73,7 @@ class Reuse(EndToEnd):
         self.assertRegex(both.stdout, r"linux/arm64 +sha256:\w+ +\S+ MB, reused\n")
         self.assertRegex(both.stdout, r"linux/amd64 +sha256:\w+ +\S+ MB, built\n")
 
-        neither = self.run_project(project)
+        neither = self.run_project(project, *further)
         self.assertRegex(neither.stdout, r"time +\S+ s: nothing was built\n")
 
     def test_a_commit_that_changes_nothing_of_the_image_builds_nothing(self):
