@@ -28,8 +28,13 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("archweld-bench", LOCAL_HOST),
     ("archweld-tests", EVERYTHING),
 ];
-const FUNCTION: &[&str] =
-    &["archweld-ecr", "archweld-executable", "archweld-model", "archweld-runtime"];
+const FUNCTION: &[&str] = &[
+    "archweld-badge",
+    "archweld-ecr",
+    "archweld-executable",
+    "archweld-model",
+    "archweld-runtime",
+];
 const LOCAL_SERVICE: &[&str] = &["archweld-local-api", "archweld-model"];
 const LOCAL_HOST: &[&str] = &[
     "archweld-cloud",
