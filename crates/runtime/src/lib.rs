@@ -8,10 +8,13 @@ mod call;
 mod config;
 mod config_file;
 mod download;
+mod log;
+pub mod metrics;
 mod serve;
 
 pub use call::CallError;
 pub use config::{StartError, sdk_config, variable};
 pub use config_file::{ConfigFileError, read_config};
 pub use download::download;
+pub use log::about_run;
 pub use serve::{Malformed, parse, serve};

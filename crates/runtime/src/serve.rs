@@ -1,12 +1,14 @@
 //! From the Runtime API to a function's `handle`, and its errors back.
 
-use std::{env, future::Future};
+use std::future::Future;
 
 use archweld_model::{ErrorName, Named};
-use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
+use lambda_runtime::{Diagnostic, LambdaEvent, Runtime, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use tracing::level_filters::LevelFilter;
+use tracing::Instrument as _;
+
+use crate::log;
 
 /// How much of an error the state machine is told, in characters, any of which JSON may write as
 /// six. Step Functions takes 32,768, and half a JSON text is none.
@@ -50,34 +52,17 @@ where
     E: Named,
     F: Future<Output = Result<O, E>>,
 {
-    log();
+    log::init();
     let invoke = async |event: LambdaEvent<Value>| -> Result<O, Diagnostic> {
         let input = parse(event.payload).map_err(|error| diagnose(&error))?;
         handle(input).await.map_err(|error| diagnose(&error))
     };
     let invoke = &invoke;
-    lambda_runtime::run(service_fn(move |event| async move { invoke(event).await })).await
-}
-
-/// Logs as Lambda's logging controls say
-/// (<https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-advanced.html>).
-/// `lambda_runtime`'s own subscriber would also link a regular-expression engine.
-fn log() {
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level(env::var("AWS_LAMBDA_LOG_LEVEL").ok().as_deref()))
-        .with_target(false)
-        .without_time();
-    if env::var("AWS_LAMBDA_LOG_FORMAT").is_ok_and(|format| format == "JSON") {
-        subscriber.json().flatten_event(true).init();
-    } else {
-        subscriber.with_ansi(false).init();
-    }
-}
-
-/// Never `TRACE`: there, the Lambda runtime and the SDK log whole payloads, task tokens included.
-fn level(text: Option<&str>) -> LevelFilter {
-    let level = text.and_then(|level| level.parse().ok());
-    level.unwrap_or(LevelFilter::INFO).min(LevelFilter::DEBUG)
+    let invoke = move |event: LambdaEvent<Value>| {
+        let span = log::invocation(&event.context);
+        async move { invoke(event).await }.instrument(span)
+    };
+    Runtime::new(service_fn(invoke)).run().await
 }
 
 fn diagnose(error: &impl Named) -> Diagnostic {
@@ -97,14 +82,6 @@ mod tests {
     struct Payload {
         #[expect(dead_code, reason = "read through Debug only")]
         builds: Vec<u32>,
-    }
-
-    #[test]
-    fn logs_no_payload_at_any_level() {
-        assert_eq!(level(Some("TRACE")), LevelFilter::DEBUG);
-        assert_eq!(level(Some("WARN")), LevelFilter::WARN);
-        assert_eq!(level(Some("loud")), LevelFilter::INFO);
-        assert_eq!(level(None), LevelFilter::INFO);
     }
 
     #[test]
