@@ -1,7 +1,7 @@
 //! The input of an execution: what a trigger or a person at the console says.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     Commit, GitRef, ImageName, Platform, Publisher, Sequence, SourceTree, TagTemplate, TriggerKind,
@@ -64,10 +64,26 @@ pub struct Trigger {
 
 /// An input that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("execution input: {field}{message}")]
+#[error("execution input: {}{message}", prefix(field))]
 pub struct InputError {
     field: String,
     message: String,
+}
+
+fn prefix(field: &str) -> String {
+    if field.is_empty() { String::new() } else { format!("{field}: ") }
+}
+
+impl InputError {
+    /// The path of the field, such as `platforms[1]`; none for the input as a whole.
+    pub fn field(&self) -> Option<&str> {
+        Some(self.field.as_str()).filter(|field| !field.is_empty())
+    }
+
+    /// What is wrong with it and what was expected.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
 }
 
 /// The kinds of trigger that are there to build anew what was built before.
@@ -92,16 +108,53 @@ impl ExecutionInput {
         }
         serde_path_to_error::deserialize(input).map_err(|error| {
             let path = error.path().to_string();
-            let field = if path == "." { String::new() } else { format!("{path}: ") };
+            let field = if path == "." { String::new() } else { path };
             InputError { field, message: error.into_inner().to_string() }
         })
+    }
+
+    /// Everything that is wrong with an execution's input, each field for itself: what a form shows
+    /// beside them. Empty exactly where [`ExecutionInput::parse`] succeeds.
+    pub fn problems(input: &Value) -> Vec<InputError> {
+        let Some(fields) = input.as_object() else {
+            return Self::parse(input.clone()).err().into_iter().collect();
+        };
+        let mut problems = Vec::new();
+        for (name, value) in fields {
+            match value {
+                Value::Array(items) => {
+                    for (index, item) in items.iter().enumerate() {
+                        let alone = Self::parse(json!({ name: [item] })).err();
+                        let is_of_item = |field: &str| field.starts_with(&format!("{name}[0]"));
+                        match alone {
+                            Some(InputError { field, message }) if is_of_item(&field) => {
+                                let field = field.replacen("[0]", &format!("[{index}]"), 1);
+                                problems.push(InputError { field, message });
+                            }
+                            // Not of the item: of the field itself, which is told once.
+                            Some(problem) if index == 0 => problems.push(problem),
+                            Some(_) | None => {}
+                        }
+                    }
+                    if items.is_empty() {
+                        problems.extend(Self::parse(json!({ name: [] })).err());
+                    }
+                }
+                Value::Object(parts) if !parts.is_empty() => {
+                    for (part, value) in parts {
+                        problems.extend(Self::parse(json!({ name: { part: value } })).err());
+                    }
+                }
+                value => problems.extend(Self::parse(json!({ name: value })).err()),
+            }
+        }
+        problems.dedup();
+        problems
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -119,5 +172,38 @@ mod tests {
         insta::assert_snapshot!(message(json!({"tree": "HEAD:"})), @r#"execution input: tree: tree "HEAD:" is not valid, expected 40 to 64 lower-case hexadecimal digits"#);
         insta::assert_snapshot!(message(json!({"commit": "main"})), @r#"execution input: commit: commit "main" is not valid, expected 7 to 64 lower-case hexadecimal digits"#);
         insta::assert_snapshot!(message(json!([])), @"execution input: expected a JSON object, `{}` at the least");
+    }
+    #[test]
+    fn every_wrong_field_is_told_at_once_by_its_path() {
+        let problems = |input: Value| -> Vec<String> {
+            let problems = ExecutionInput::problems(&input);
+            assert_eq!(problems.is_empty(), ExecutionInput::parse(input).is_ok());
+            problems.iter().map(|it| it.field().unwrap_or("(all)").to_owned()).collect()
+        };
+        let wrong = json!({
+            "image": 5,
+            "commit": "main",
+            "platforms": ["linux/mips", "linux/arm64", "linux/vax"],
+            "tags": "latest",
+            "plattforms": ["a", "b"],
+            "trigger": {"kind": "push", "sequence": "7", "actors": 1},
+        });
+        let expected = [
+            "commit",
+            "image",
+            "platforms[0]",
+            "platforms[2]",
+            "plattforms",
+            "tags",
+            "trigger.actors",
+            "trigger.sequence",
+        ];
+        assert_eq!(problems(wrong), expected);
+        assert_eq!(problems(json!([])), ["(all)"]);
+        assert_eq!(problems(json!({"platforms": []})), [] as [&str; 0]);
+        assert_eq!(problems(json!({"unknown": {}})), ["unknown"]);
+        let right =
+            json!({"image": "a", "ref": "main", "platforms": ["linux/arm64"], "trigger": {}});
+        assert_eq!(problems(right), [] as [&str; 0]);
     }
 }

@@ -289,6 +289,20 @@ impl Named for PlanError {
     }
 }
 
+impl PlanError {
+    /// The path of the input's field that is to blame, such as `trigger.sequence`.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::Input(error) => error.field(),
+            Self::Image { .. } => Some("image"),
+            Self::Platforms(_) => Some("platforms"),
+            Self::Tags(_) | Self::Tag(_) => Some("tags"),
+            Self::Sequence { .. } => Some("trigger.sequence"),
+            Self::Environment { .. } => None,
+        }
+    }
+}
+
 impl Projects {
     /// The project that builds for a platform natively. Arm's 64-bit machines run its 32-bit
     /// programs, too, as x86's do.

@@ -200,6 +200,7 @@ impl Cloud {
                 state.as_deref().map(|state| state.join("secrets")).as_deref(),
             )?,
             urls: Arc::new(wiring::urls(&stack)),
+            pages: Arc::default(),
             step_functions,
             _state_machines: state_machines,
             calls: Calls::default(),
@@ -287,6 +288,17 @@ impl Cloud {
     pub fn function_url(&self, logical_id: &str) -> Option<String> {
         let known = self.services.urls.contains_key(logical_id);
         known.then(|| format!("{}{}{logical_id}/", self.endpoint(), door::FUNCTION_URLS))
+    }
+
+    /// Answers with `pages` whatever is none of the services' from now on, through the same door
+    /// and its checks. The first one stays.
+    pub fn mount(&self, pages: Router) {
+        self.services.pages.get_or_init(|| pages);
+    }
+
+    /// Account, region, time and randomness.
+    pub fn host(&self) -> &Host {
+        &self.services.host
     }
 
     /// The newest calls that came in through either door.

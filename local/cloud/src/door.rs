@@ -26,8 +26,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use crate::calls::{Call, Calls};
 
@@ -38,6 +39,11 @@ pub const BODY_BYTES_MAX: usize = 9 * 1024 * 1024;
 /// What stands before a function's id in the path of its URL. On AWS each has a host name.
 pub(crate) const FUNCTION_URLS: &str = "/url/";
 
+/// What the paths of badges begin with, where there are any.
+const BADGES: &str = "/badge/";
+
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
@@ -59,6 +65,8 @@ pub(crate) struct Services {
     pub(crate) calls: Calls,
     /// The functions that have a URL: their names by their ids in the template.
     pub(crate) urls: Arc<BTreeMap<String, String>>,
+    /// What people see in a browser: [`Cloud::mount`](crate::Cloud::mount).
+    pub(crate) pages: Arc<OnceLock<Router>>,
 }
 
 /// A service that speaks an AWS JSON protocol.
@@ -132,7 +140,7 @@ async fn refuse_foreign_names(State(host): State<Host>, request: Request, next: 
         let message = format!("host {name:?} is none of this cloud's names, such as localhost");
         return (StatusCode::MISDIRECTED_REQUEST, message).into_response();
     }
-    if is_cross_origin(headers, name.unwrap_or_default()) {
+    if is_cross_origin(headers, name.unwrap_or_default()) && !tells_nothing(&request) {
         let message = "a page of another origin may not use this cloud";
         return (StatusCode::FORBIDDEN, message).into_response();
     }
@@ -149,6 +157,27 @@ fn is_cross_origin(headers: &HeaderMap, name: &str) -> bool {
             .get_all(SEC_FETCH_SITE)
             .iter()
             .any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))
+}
+
+/// Whether a page of another origin learns nothing by a request, so that it may make it all the
+/// same: a link to the page of people, which opens in a place of its own; and the picture of a badge
+/// in a page of this machine, which a page from elsewhere could tell apart by its width.
+/// <https://www.w3.org/TR/fetch-metadata/#sec-fetch-dest-header>
+fn tells_nothing(request: &Request) -> bool {
+    let headers = request.headers();
+    let says = |name: &HeaderName, expected: &[u8]| {
+        let mut values = headers.get_all(name).iter();
+        values.next().is_some_and(|value| value.as_bytes() == expected) && values.next().is_none()
+    };
+    let path = request.uri().path();
+    let is_link =
+        path == "/" && says(&SEC_FETCH_MODE, b"navigate") && says(&SEC_FETCH_DEST, b"document");
+    let is_picture = path.starts_with(BADGES)
+        && says(&SEC_FETCH_SITE, b"same-site")
+        && says(&SEC_FETCH_DEST, b"image");
+    request.method() == Method::GET
+        && !headers.contains_key(header::ORIGIN)
+        && (is_link || is_picture)
 }
 
 fn is_local(authority: &str, host: &Host) -> bool {
@@ -193,6 +222,11 @@ async fn answer(State(services): State<Services>, request: Request) -> Response 
         return response.map(Body::from);
     }
     let Some((service, operation)) = target(&parts.headers) else {
+        if let Some(pages) = services.pages.get() {
+            let request = Request::from_parts(parts, Body::from(body));
+            // The router cannot fail: what goes wrong in it is an HTTP status.
+            return pages.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+        }
         let what = format!("{} {}", parts.method, parts.uri.path());
         return failure(&services, None, &ApiError::unknown_operation(&what));
     };

@@ -491,6 +491,52 @@ async fn a_page_of_another_origin_is_refused() {
 }
 
 #[tokio::test]
+async fn pages_answer_what_no_service_does_behind_the_same_checks() {
+    let (settings, _seen) = settings(&[]);
+    let cloud = Cloud::open(Settings { port: Some(0), ..settings }).await.unwrap();
+    let own = cloud.address().to_owned();
+    let get = async |path: &str, headers: &str| {
+        let headers = format!("Host: {own}\r\n{headers}");
+        request(&cloud, "GET", path, &headers, b"").await
+    };
+    assert_eq!(get("/", "").await.0, 400, "nothing is mounted");
+    cloud.mount(axum::Router::new().fallback(async || "a page"));
+    assert_eq!(get("/", "").await.0, 200);
+    assert!(get("/any", "").await.1.ends_with("a page"));
+    assert_eq!(get("/schedules", "").await.0, 200);
+    assert!(!get("/schedules", "").await.1.ends_with("a page"));
+    let link =
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    let picture =
+        "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
+    let cases = [
+        ("/", link, 200),
+        (
+            "/",
+            "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: iframe\r\n",
+            403,
+        ),
+        (
+            "/",
+            "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: script\r\n",
+            403,
+        ),
+        ("/any", link, 403),
+        ("/url/Echo/", link, 403),
+        ("/badge/a.svg", picture, 200),
+        ("/any", picture, 403),
+        ("/badge/a.svg", &picture.replace("same-site", "cross-site"), 403),
+        ("/badge/a.svg", &format!("{picture}Origin: http://localhost:1\r\n"), 403),
+    ];
+    for (path, headers, status) in cases {
+        assert_eq!(get(path, headers).await.0, status, "{path} {headers}");
+    }
+    let (status, _) = request(&cloud, "GET", "/", "Host: evil.example\r\n", b"").await;
+    assert_eq!(status, 421);
+    cloud.shutdown().await;
+}
+
+#[tokio::test]
 async fn records_the_calls_that_came_in() {
     let (settings, mut seen) = settings(&[]);
     let cloud = Cloud::open(settings).await.unwrap();

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::project::{Environment, Source};
+use crate::worker::variable;
 
 /// What became of a build or of one of its phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +222,11 @@ impl Build {
     /// The UUID that the id ends in, which is the name of the log stream, too.
     pub fn uuid(&self) -> &str {
         uuid_of(&self.id)
+    }
+
+    /// The value of a variable of the project or the overrides, such as `IMAGE_PLATFORM`.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        variable(&self.environment.environment_variables, name)
     }
 }
 

@@ -27,7 +27,9 @@ pub use build::{
 };
 pub use buildspec::{Buildspec, BuildspecError, OnFailure, PhaseSpec, ShellKind};
 pub use error::OpenError;
-pub use logs::{LOG_BYTES_MAX, LOG_LINE_BYTES_MAX};
+pub use logs::{
+    LOG_BYTES_MAX, LOG_LINE_BYTES_MAX, LOG_WINDOW_BYTES_MAX, LogLength, LogText, LogWindow,
+};
 pub use notice::{BuildInfo, Notice};
 pub use project::{
     Environment, EnvironmentType, EnvironmentVariable, Project, Source, SourceType, VariableType,

@@ -19,11 +19,15 @@ use serde_json::{Value, json};
 use filter::Filter;
 
 mod filter;
+mod window;
+
+use window::LineIndex;
+pub use window::{LOG_WINDOW_BYTES_MAX, LogLength, LogText, LogWindow};
 
 /// The longest line that a log keeps, in bytes; what is beyond is cut off.
 pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
 /// The longest log that is kept in a file, in bytes.
-pub const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// The longest log that is kept in memory, in bytes.
 const MEMORY_LOG_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How much of a log one answer holds, in bytes, and in events.
@@ -54,6 +58,7 @@ struct Stream {
     created_ms: i64,
     first_ms: Option<i64>,
     last_ms: Option<i64>,
+    lines: LineIndex,
 }
 
 enum Backing {
@@ -102,6 +107,7 @@ impl Logs {
             created_ms: now,
             first_ms: None,
             last_ms: None,
+            lines: LineIndex::default(),
         };
         self.insert(group, stream, stream_state);
     }
@@ -123,6 +129,7 @@ impl Logs {
             created_ms: created.as_millisecond(),
             first_ms: None,
             last_ms: None,
+            lines: LineIndex::default(),
         };
         state.first_ms = state.forward(0)?.first().map(|line| line.ms);
         state.last_ms = state.backward(bytes)?.last().map(|line| line.ms);
@@ -395,6 +402,7 @@ impl Stream {
                 open_to_write(path)?.write_all(record.as_bytes())?;
             }
         }
+        self.lines.append(self.bytes, record.len() as u64);
         self.bytes += record.len() as u64;
         let ms = now.as_millisecond();
         self.first_ms.get_or_insert(ms);

@@ -5,6 +5,7 @@
 //! worker run within the time-out, and frees the slot when the worker has ended.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::build::{AutoRetry, Build, LogsLocation, Phase, PhaseContext, PhaseType, Status};
 use crate::error::{OpenError, invalid_input, limit_exceeded};
 use crate::events;
-use crate::logs::Logs;
+use crate::logs::{LogLength, LogWindow, Logs};
 use crate::notice::{BuildInfo, Notice};
 use crate::project::Project;
 use crate::records::Records;
@@ -199,6 +200,40 @@ impl CodeBuild {
     pub fn log_file(&self, id: &str) -> Option<PathBuf> {
         let (_, stream) = id.rsplit_once(':')?;
         self.inner.logs.path(stream)
+    }
+
+    /// A build as it is now.
+    pub fn build(&self, id: &str) -> Option<Build> {
+        self.state().builds.get(id).map(|entry| entry.build.clone())
+    }
+
+    /// The builds that are `wanted`, oldest first. `wanted` must not call the service.
+    pub fn builds(&self, wanted: impl Fn(&Build) -> bool) -> Vec<Build> {
+        let state = self.state();
+        let builds = state.order.values().filter_map(|id| state.builds.get(id));
+        builds.map(|entry| &entry.build).filter(|build| wanted(build)).cloned().collect()
+    }
+
+    /// How long a build's log is; none where there is no such log. Reads a log of an earlier
+    /// process whole when it is asked for the first time.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log_length(&self, id: &str) -> io::Result<Option<LogLength>> {
+        self.log_of(id).map_or(Ok(None), |logs| self.inner.logs.length(&logs))
+    }
+
+    /// Lines of a build's log from `first` on, counted from 0: as many as `count` and as fit in
+    /// [`LOG_WINDOW_BYTES_MAX`](crate::LOG_WINDOW_BYTES_MAX), but one at the least.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn log_window(&self, id: &str, first: u64, count: usize) -> io::Result<Option<LogWindow>> {
+        self.log_of(id).map_or(Ok(None), |logs| self.inner.logs.window(&logs, first, count))
+    }
+
+    fn log_of(&self, id: &str) -> Option<LogsLocation> {
+        self.state().builds.get(id).map(|entry| entry.build.logs.clone())
     }
 
     /// Hears of builds from now on. A subscriber that lags too far behind misses notices, which

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use archweld_codebuild::{
-    CodeBuild, Environment, EnvironmentType, Job, Notice, Outcome, Project, Settings, Source,
-    SourceType, Status, Worker,
+    CodeBuild, Environment, EnvironmentType, Job, LOG_LINE_BYTES_MAX, LOG_WINDOW_BYTES_MAX, Notice,
+    Outcome, Project, Settings, Source, SourceType, Status, Worker,
 };
 use archweld_local_api::Host;
 use futures_util::FutureExt;
@@ -216,4 +216,75 @@ async fn wrong_requests_are_told_apart() {
         let error = codebuild.call_logs(operation, input).await.unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_part_of_a_log_is_read_by_its_lines_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    for folder in [None, Some(folder.path())] {
+        let (codebuild, streams) = with_builds(folder, &[600]).await;
+        let check = |codebuild: &CodeBuild| {
+            let id = format!("app:{}", streams[0]);
+            let length = codebuild.log_length(&id).unwrap().unwrap();
+            assert_eq!(length.lines, 600);
+            for (first, count, expected) in
+                [(0, 2, 2), (255, 3, 3), (256, 300, 300), (598, 10, 2), (600, 1, 0), (9_999, 1, 0)]
+            {
+                let window = codebuild.log_window(&id, first, count).unwrap().unwrap();
+                assert_eq!((window.first, window.length), (first, length));
+                assert_eq!(window.lines.len(), expected, "{first} {count}");
+                for (line, number) in window.lines.iter().zip(first..) {
+                    assert_eq!(line.text, format!("build 1 line {number}"));
+                    let ms = BEGIN_MS + 1000 * i64::try_from(number).unwrap();
+                    assert_eq!(line.time.unwrap().as_millisecond(), ms);
+                }
+            }
+            assert_eq!(codebuild.log_window("app:none", 0, 1).unwrap(), None);
+        };
+        check(&codebuild);
+        codebuild.shutdown().await;
+        if let Some(folder) = folder {
+            let host = Host::real("123456789012", "us-east-1");
+            let settings = Settings { folder: Some(folder.into()), ..Settings::default() };
+            check(&CodeBuild::open(host, settings, Arc::new(Talker), Arc::new(drop)).unwrap());
+        }
+    }
+}
+
+/// Logs lines as long as lines may be.
+struct Verbose;
+
+impl Worker for Verbose {
+    fn run(&self, job: Job) -> BoxFuture<'_, Outcome> {
+        async move {
+            for _ in 0..100 {
+                job.reporter.log(&"x".repeat(2 * LOG_LINE_BYTES_MAX));
+            }
+            Status::Succeeded.into()
+        }
+        .boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_of_long_lines_ends_early_and_goes_on_after_its_last() {
+    let host = Host::real("123456789012", "us-east-1");
+    let codebuild =
+        CodeBuild::open(host, Settings::default(), Arc::new(Verbose), Arc::new(drop)).unwrap();
+    let environment =
+        Environment::new(EnvironmentType::LinuxContainer, "image", "BUILD_GENERAL1_SMALL");
+    let project = Project::new("app", Source::none(SourceType::NoSource), environment);
+    codebuild.create_project(project).unwrap();
+    let mut notices = codebuild.subscribe();
+    let started = codebuild.call("StartBuild", json!({"projectName": "app"})).await.unwrap();
+    let id = started["build"]["id"].as_str().unwrap();
+    while !matches!(notices.recv().await.unwrap(), Notice::Finished { .. }) {}
+    let mut read = 0;
+    while read < 100 {
+        let window = codebuild.log_window(id, read, 100).unwrap().unwrap();
+        let bytes: usize = window.lines.iter().map(|line| line.text.len()).sum();
+        assert!((1..=LOG_WINDOW_BYTES_MAX).contains(&bytes), "{bytes}");
+        read += u64::try_from(window.lines.len()).unwrap();
+    }
+    assert_eq!(read, 100);
 }

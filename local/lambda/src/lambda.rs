@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use jiff::SignedDuration;
 use serde_json::Value;
 use tokio::sync::{Semaphore, TryAcquireError, broadcast};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -18,6 +19,7 @@ use crate::environment;
 use crate::function::InProcessHandler;
 use crate::instance::{Children, Ended, Instance, Request, Start, response_too_large};
 use crate::log::{LINES_KEPT_MAX, Logger};
+use crate::notice::{NOTICES_KEPT_MAX, Notice};
 use crate::runtime_api::RESPONSE_BYTES_MAX;
 use crate::{FunctionError, FunctionSettings, Handler, Invocation, LogLine};
 
@@ -81,6 +83,7 @@ pub(crate) struct Service {
     environment: BTreeMap<String, String>,
     functions: Mutex<BTreeMap<String, Arc<Function>>>,
     lines: broadcast::Sender<LogLine>,
+    notices: broadcast::Sender<Notice>,
     events: Arc<Semaphore>,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
@@ -114,6 +117,7 @@ impl Lambda {
             environment,
             functions: Mutex::default(),
             lines: broadcast::Sender::new(LINES_KEPT_MAX),
+            notices: broadcast::Sender::new(NOTICES_KEPT_MAX),
             events: Arc::new(Semaphore::new(EVENTS_WAITING_MAX)),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
@@ -197,6 +201,11 @@ impl Lambda {
         self.service.lines.subscribe()
     }
 
+    /// What happens to functions from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Notice> {
+        self.service.notices.subscribe()
+    }
+
     /// The process ids of a function's living instances, idle or busy; none for a function that
     /// is not known.
     pub fn children(&self, function: &str) -> BTreeSet<u32> {
@@ -263,10 +272,30 @@ impl Service {
             request.id = &*call.request_id,
             "a function is invoked"
         );
-        match &function.settings.handler {
+        let (name, request_id) = (&function.name, &call.request_id);
+        self.notify(Notice::Began { function: name.clone(), request_id: request_id.clone() });
+        let began = Instant::now();
+        let ended = match &function.settings.handler {
             Handler::Process(program) => self.attempt_in_child(function, program, call).await,
             Handler::InProcess(handler) => self.attempt_in_process(function, handler, call).await,
-        }
+        };
+        let error = match &ended {
+            Ok(Ok(_)) => None,
+            Ok(Err(payload)) => Some(error_type(payload)),
+            Err(error) => Some(error.code.clone()),
+        };
+        self.notify(Notice::Ended {
+            function: name.clone(),
+            request_id: request_id.clone(),
+            duration: began.elapsed(),
+            error,
+        });
+        ended
+    }
+
+    fn notify(&self, notice: Notice) {
+        // Without subscribers a notice is nobody's business.
+        self.notices.send(notice).ok();
     }
 
     async fn attempt_in_process(
@@ -456,4 +485,10 @@ fn api_error(code: &str, status: u16, message: String) -> ApiError {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The name in the object that a function failed with.
+fn error_type(payload: &Bytes) -> String {
+    let payload: Value = serde_json::from_slice(payload).unwrap_or_default();
+    payload["errorType"].as_str().unwrap_or("Unhandled").to_owned()
 }

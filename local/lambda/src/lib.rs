@@ -18,6 +18,7 @@ mod http_door;
 mod instance;
 mod lambda;
 mod log;
+mod notice;
 mod runtime_api;
 mod url;
 
@@ -28,3 +29,4 @@ pub use function::{
 };
 pub use lambda::{InvocationType, Invoked, Lambda, Outcome};
 pub use log::{LogLine, LogStream};
+pub use notice::Notice;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use archweld_lambda::{
     AsynchronousRetries, FailureCondition, FailureNotice, FailureSink, FunctionError,
-    FunctionSettings, Handler, Invocation, InvocationType, Lambda, Outcome,
+    FunctionSettings, Handler, Invocation, InvocationType, Lambda, Notice, Outcome,
 };
 use archweld_local_api::Host;
 use bytes::Bytes;
@@ -318,4 +318,21 @@ async fn the_http_door_types_its_errors() {
     assert_eq!(response.headers()["x-amzn-errortype"], "UnknownOperationException");
     let response = world.post("publish", &[], "{}").await;
     assert_eq!(response.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_looks_is_told_of_every_run_and_never_of_its_payload() {
+    let world = World::new(AsynchronousRetries::default(), 1);
+    let mut notices = world.lambda.subscribe();
+    world.invoke(json!({"secret": "s3cr3t"})).await;
+    let (began, ended) = (notices.recv().await.unwrap(), notices.recv().await.unwrap());
+    assert!(matches!(&began, Notice::Began { function, .. } if &**function == "publish"));
+    let text = format!("{began:?}{ended:?}");
+    assert!(!text.contains("s3cr3t"), "{text}");
+    match (began, ended) {
+        (Notice::Began { request_id: one, .. }, Notice::Ended { request_id: other, .. }) => {
+            assert_eq!(one, other);
+        }
+        others => panic!("{others:?}"),
+    }
 }

@@ -15,8 +15,10 @@ mod operations;
 mod page;
 mod record;
 mod service;
+mod view;
 
 pub use error::{CreateStateMachineError, OpenError};
 pub use integrations::{Integrations, LambdaResponse};
 pub use record::Status;
 pub use service::{Notice, StateMachineSettings, StepFunctions};
+pub use view::ExecutionView;

@@ -1,6 +1,6 @@
 //! Starting, listing and describing executions.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use crate::support::{EXECUTION, MACHINE, World, hold, invoke};
 use archweld_step_functions::{CreateStateMachineError, Notice, StateMachineSettings, Status};
@@ -334,4 +334,37 @@ async fn one_seed_gives_one_history() {
     let first = history().await;
     assert_eq!(first.1.len(), 6);
     assert_eq!(first, history().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_looks_sees_executions_newest_first_and_may_break_off() {
+    let world = World::new(&hold(json!({})));
+    for name in ["a", "b", "c"] {
+        let input = json!({ "stateMachineArn": MACHINE, "name": name, "input": "{\"n\":1}" });
+        world.ok("StartExecution", input).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    let mut names = Vec::new();
+    let found = world.service.visit_executions(|view| {
+        names.push(view.name().to_owned());
+        if view.name() == "b" {
+            ControlFlow::Break(view.arn().to_owned())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert_eq!((names.join(" "), found), ("c b".to_owned(), Some(format!("{EXECUTION}:b"))));
+    let arn = format!("{EXECUTION}:a");
+    world.ok("StopExecution", json!({ "executionArn": arn, "error": "E", "cause": "C" })).await;
+    world.service.look_at(&arn, |view| {
+        assert_eq!((view.status(), view.input()), (Status::Aborted, "{\"n\":1}"));
+        assert_eq!((view.error(), view.cause(), view.output()), (Some("E"), Some("C"), None));
+        assert_eq!(view.ended().unwrap().duration_since(view.started()).as_secs(), 1);
+        assert_eq!(view.history().last().unwrap().event_type, "ExecutionAborted");
+        let tokens: Vec<_> = view.tokens().collect();
+        assert!(world.services.tokens().iter().any(|token| tokens == [token.as_str()]));
+    });
+    assert!(world.service.look_at(EXECUTION, |_| ()).is_none());
+    assert_eq!(world.service.definition(MACHINE).unwrap().states().count(), 1);
+    assert!(world.service.definition(EXECUTION).is_none());
 }
