@@ -29,6 +29,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("archweld-tests", EVERYTHING),
 ];
 const FUNCTION: &[&str] = &[
+    "archweld-aws",
     "archweld-badge",
     "archweld-ecr",
     "archweld-executable",
@@ -37,6 +38,7 @@ const FUNCTION: &[&str] = &[
 ];
 const LOCAL_SERVICE: &[&str] = &["archweld-local-api", "archweld-model"];
 const LOCAL_HOST: &[&str] = &[
+    "archweld-aws",
     "archweld-cloud",
     "archweld-codebuild",
     "archweld-events",

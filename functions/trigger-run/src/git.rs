@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use archweld_aws::{ServiceError, operation};
 use archweld_model::{Commit, GitRef};
 use archweld_runtime::CallError;
 use aws_smithy_runtime_api::client::{
@@ -23,11 +24,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::StatusCode;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use crate::{
-    address::Address,
-    secret::Secret,
-    service::{self, ServiceError},
-};
+use crate::{address::Address, secret::Secret};
 
 /// How long an advertisement may be, in bytes: about 400,000 refs.
 const ADVERTISEMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -133,8 +130,7 @@ impl Git {
             .operation_attempt_timeout(ATTEMPT_MAX)
             .operation_timeout(CALL_MAX)
             .build();
-        let mut operation =
-            service::operation(&self.config, "git", WHAT, origin, timeouts).no_auth();
+        let mut operation = operation(&self.config, "git", WHAT, origin, timeouts).no_auth();
         if let Some(client) = self.config.http_client() {
             operation = operation.http_client(Bounded(client));
         }

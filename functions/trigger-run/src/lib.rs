@@ -16,7 +16,6 @@ mod rebuild;
 mod run;
 mod secret;
 mod select;
-mod service;
 mod signature;
 mod webhook;
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use archweld_aws::Service;
 use archweld_model::{
     Architecture, BaseImage, Commit, GitRef, ImageConfig, ImageTag, Marker, Sequence, TagValues,
     TriggerKind, built_tag,
@@ -27,7 +28,6 @@ use crate::{
     push::{sequence, short},
     run::Ask,
     secret::Secret,
-    service::Service,
 };
 
 /// How long the pushes of one base image under its several tags may take. Within such a slot of
@@ -42,8 +42,12 @@ const PAGE_MAX: u32 = 1_000;
 /// still says what is left.
 const ALL_MAX: Duration = Duration::from_secs(50);
 
-const ECR: Service =
-    Service { name: "ecr", host: "api.ecr", target: "AmazonEC2ContainerRegistry_V20150921" };
+const ECR: Service = Service {
+    name: "ecr",
+    host: "api.ecr",
+    target: "AmazonEC2ContainerRegistry_V20150921",
+    version: "1.1",
+};
 
 /// ECR's answer
 /// (<https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html>).

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use archweld_aws::Service;
 use archweld_model::{ErrorName, Named};
 use archweld_runtime::CallError;
 use aws_smithy_async::time::SharedTimeSource;
@@ -19,8 +20,6 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
-
-use crate::service::Service;
 
 /// How long a secret is good before it is read again: how long a changed one may take to count.
 const KEPT_MAX: Duration = Duration::from_secs(5 * 60);
@@ -35,9 +34,14 @@ const CHARACTERS_MIN: usize = 16;
 /// What Standard Webhooks' keys begin with, GitLab's among them.
 const SIGNING_KEY_PREFIX: &str = "whsec_";
 
-const SECRETS_MANAGER: Service =
-    Service { name: "secretsmanager", host: "secretsmanager", target: "secretsmanager" };
-const SYSTEMS_MANAGER: Service = Service { name: "ssm", host: "ssm", target: "AmazonSSM" };
+const SECRETS_MANAGER: Service = Service {
+    name: "secretsmanager",
+    host: "secretsmanager",
+    target: "secretsmanager",
+    version: "1.1",
+};
+const SYSTEMS_MANAGER: Service =
+    Service { name: "ssm", host: "ssm", target: "AmazonSSM", version: "1.1" };
 
 /// Secrets Manager's answer; a secret of bytes has no text
 /// (<https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>).

@@ -1,7 +1,8 @@
-//! Calls of services through the parts that the SDK's clients are made of.
+//! Calls of AWS services through the parts that the SDK's clients are made of: its signatures, its
+//! retries, its time-outs.
 //!
-//! One operation is wanted of Secrets Manager, of Systems Manager and of ECR each. Their clients in
-//! full would make the function more than a megabyte larger, and slower to start.
+//! Where one operation is wanted of a service, its client in full would make a function more than a
+//! megabyte larger and slower to start, and takes a minute to compile.
 
 use std::fmt;
 
@@ -40,10 +41,11 @@ use serde_json::Value;
 
 /// What a service answers in the place of what it was asked for.
 #[derive(Debug)]
-pub(crate) struct ServiceError(ErrorMetadata);
+pub struct ServiceError(ErrorMetadata);
 
 impl ServiceError {
-    pub(crate) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+    /// An answer with the service's code and message.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self(ErrorMetadata::builder().code(code).message(message).build())
     }
 }
@@ -63,7 +65,7 @@ impl ProvideErrorMetadata for ServiceError {
 }
 
 /// An operation with the configuration's HTTP client, clock and retries.
-pub(crate) fn operation(
+pub fn operation(
     config: &SdkConfig,
     service: &'static str,
     name: &'static str,
@@ -94,39 +96,34 @@ pub(crate) fn operation(
 /// A service that speaks AWS's JSON protocol
 /// (<https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html>).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Service {
+pub struct Service {
     /// What it is called in signatures.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// What its address begins with.
-    pub(crate) host: &'static str,
+    pub host: &'static str,
     /// What comes before an operation's name in `X-Amz-Target`.
-    pub(crate) target: &'static str,
+    pub target: &'static str,
+    /// The protocol's version, `1.0` or `1.1`.
+    pub version: &'static str,
 }
 
 impl Service {
     /// Calls an operation.
-    pub(crate) async fn call<T: DeserializeOwned + fmt::Debug + Send + Sync + 'static>(
+    pub async fn call<T: DeserializeOwned + fmt::Debug + Send + Sync + 'static>(
         self,
         config: &SdkConfig,
         operation_name: &'static str,
         input: Value,
     ) -> Result<T, SdkError<ServiceError, HttpResponse>> {
-        let region = config.region().map(|region| region.as_ref()).unwrap_or_default();
-        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let origin = match config.endpoint_url() {
-            Some(url) => url.to_owned(),
-            None => format!("https://{}.{region}.{suffix}", self.host),
-        };
-        let timeouts = config.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled);
         let target = format!("{}.{operation_name}", self.target);
-        operation(config, self.name, operation_name, &origin, timeouts)
-            .runtime_plugin(self.signing(config))
+        let content_type = format!("application/x-amz-json-{}", self.version);
+        signed(config, self.name, operation_name, &origin(config, self.host))
             .serializer(move |()| {
                 let mut request = HttpRequest::new(SdkBody::from(input.to_string()));
                 request.set_method("POST")?;
                 request.set_uri("/")?;
                 let headers = request.headers_mut();
-                headers.insert("content-type", "application/x-amz-json-1.1");
+                headers.try_insert("content-type", content_type.clone())?;
                 headers.try_insert("x-amz-target", target.clone())?;
                 Ok(request)
             })
@@ -141,31 +138,52 @@ impl Service {
             .invoke(())
             .await
     }
+}
 
-    /// The signature that AWS's services want.
-    fn signing(self, config: &SdkConfig) -> StaticRuntimePlugin {
-        let mut layer = Layer::new("signing");
-        layer.store_put(AuthSchemeOptionResolverParams::new(()));
-        layer.store_put(SigV4OperationSigningConfig {
-            region: config.region().cloned().map(SigningRegion::from),
-            name: Some(SigningName::from_static(self.name)),
-            ..SigV4OperationSigningConfig::default()
-        });
-        let mut components = RuntimeComponentsBuilder::new("signing");
-        components.set_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(
-            StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]),
-        )));
-        components.push_auth_scheme(SharedAuthScheme::new(SigV4AuthScheme::new()));
-        components.set_identity_cache(Some(IdentityCache::no_cache()));
-        if let Some(credentials) = config.credentials_provider() {
-            components.set_identity_resolver(SCHEME_ID, credentials);
-        }
-        StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
+/// Where a regional service is: where the configuration says, or else AWS's own address.
+pub fn origin(config: &SdkConfig, host: &str) -> String {
+    if let Some(url) = config.endpoint_url() {
+        return url.to_owned();
     }
+    let region = config.region().map(|region| region.as_ref()).unwrap_or_default();
+    let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+    format!("https://{host}.{region}.{suffix}")
+}
+
+/// An operation that is signed as AWS's services want it, with the configuration's time-outs.
+pub fn signed(
+    config: &SdkConfig,
+    service: &'static str,
+    name: &'static str,
+    origin: &str,
+) -> OperationBuilder {
+    let timeouts = config.timeout_config().cloned().unwrap_or_else(TimeoutConfig::disabled);
+    operation(config, service, name, origin, timeouts).runtime_plugin(signing(config, service))
+}
+
+fn signing(config: &SdkConfig, service: &'static str) -> StaticRuntimePlugin {
+    let mut layer = Layer::new("signing");
+    layer.store_put(AuthSchemeOptionResolverParams::new(()));
+    layer.store_put(SigV4OperationSigningConfig {
+        region: config.region().cloned().map(SigningRegion::from),
+        name: Some(SigningName::from_static(service)),
+        ..SigV4OperationSigningConfig::default()
+    });
+    let mut components = RuntimeComponentsBuilder::new("signing");
+    components.set_auth_scheme_option_resolver(Some(SharedAuthSchemeOptionResolver::new(
+        StaticAuthSchemeOptionResolver::new(vec![SCHEME_ID]),
+    )));
+    components.push_auth_scheme(SharedAuthScheme::new(SigV4AuthScheme::new()));
+    components
+        .set_identity_cache(Some(config.identity_cache().unwrap_or_else(IdentityCache::no_cache)));
+    if let Some(credentials) = config.credentials_provider() {
+        components.set_identity_resolver(SCHEME_ID, credentials);
+    }
+    StaticRuntimePlugin::new().with_config(layer.freeze()).with_runtime_components(components)
 }
 
 /// What an error's body says; its code may come with a namespace before it.
-fn refusal(body: &[u8]) -> ServiceError {
+pub fn refusal(body: &[u8]) -> ServiceError {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     let code = text("__type").or(text("code")).unwrap_or("unknown error");
