@@ -13,12 +13,13 @@ from pathlib import Path
 
 import boto3
 import moto
-from moto.cloudformation.parsing import resource_class_from_type
+from moto.cloudformation.parsing import parse_condition, resource_class_from_type
 from samtranslator.translator.transform import transform
 from samtranslator.yaml_helper import yaml_parse
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = ROOT / "infra/template.yaml"
+EXAMPLES = ROOT / "infra/examples"
 DEFINITION = ROOT / "state-machine/multi-arch-build.asl.json"
 STACK = "archweld"
 ACCOUNT = "123456789012"
@@ -48,14 +49,65 @@ def read_template():
 def translated(parameters=None):
     """The template in plain CloudFormation, with its artifacts where `sam package` would put them."""
     template = read_template()
-    template["Globals"]["Function"]["CodeUri"] = f"s3://{BUCKET}/function.zip"
     for resource in template["Resources"].values():
         match resource["Type"]:
+            case "AWS::Serverless::Function":
+                resource["Properties"]["CodeUri"] = f"s3://{BUCKET}/function.zip"
             case "AWS::Serverless::LayerVersion":
                 resource["Properties"]["ContentUri"] = f"s3://{BUCKET}/layer.zip"
             case "AWS::Serverless::StateMachine":
                 resource["Properties"]["DefinitionUri"] = {"Bucket": BUCKET, "Key": DEFINITION.name}
     return transform(template, dict(parameters or {}), ManagedPolicies())
+
+
+def examples():
+    """The parameters of each deployment that the documents describe, by its name."""
+    return {path.parent.name: read_parameters(path) for path in sorted(EXAMPLES.glob("*/parameters.yaml"))}
+
+
+def read_parameters(path):
+    """Each in text, as CloudFormation takes them."""
+    return {name: str(value) for name, value in yaml_parse(path.read_text()).items()}
+
+
+def conditions(template, parameters):
+    """What each condition says, by moto's evaluation."""
+    declared = template.get("Parameters", {})
+    values = {name: str(each.get("Default", "")) for name, each in declared.items()} | dict(parameters or {})
+    for name, each in declared.items():
+        if each["Type"] == "CommaDelimitedList":
+            values[name] = values[name].split(",")
+    known = {}
+
+    class Lazily(dict):
+        def __missing__(self, name):
+            known[name] = parse_condition(template["Conditions"][name], values, self)
+            return known[name]
+
+    lazily = Lazily()
+    return {name: lazily[name] for name in template.get("Conditions", {})}
+
+
+NO_VALUE = {"Ref": "AWS::NoValue"}
+
+
+def settled(value, holds):
+    """The same with the branch of every `Fn::If` that is taken. moto leaves gaps where lists have none."""
+    match value:
+        case {"Fn::If": [condition, then, otherwise]}:
+            return settled(then if holds[condition] else otherwise, holds)
+        case dict() if value != NO_VALUE:
+            entries = {key: settled(each, holds) for key, each in value.items()}
+            return {key: each for key, each in entries.items() if each != NO_VALUE}
+        case list():
+            return [each for each in (settled(each, holds) for each in value) if each != NO_VALUE]
+        case _:
+            return value
+
+
+def of_condition(section, holds):
+    """The entries of a section whose conditions hold, settled."""
+    return {name: settled(each, holds) for name, each in section.items() if holds.get(each.get("Condition"), True)}
 
 
 def arn(service, resource):
@@ -85,7 +137,9 @@ def with_stand_ins(value, stand_ins):
             return stand_ins[name][attribute]
         case {"Fn::Sub": str(text)}:
             for name, known in stand_ins.items():
-                text = text.replace(f"${{{name}}}", known.get("Ref", ""))
+                for attribute, text_of in known.items():
+                    place = name if attribute == "Ref" else f"{name}.{attribute}"
+                    text = text.replace(f"${{{place}}}", text_of)
             return {"Fn::Sub": text}
         case dict():
             return {key: with_stand_ins(each, stand_ins) for key, each in value.items()}
@@ -99,6 +153,7 @@ class Deployed:
     """A stack in moto."""
 
     def __init__(self, template, unsupported):
+        # As it was deployed: with no conditions left.
         self.template = template
         # The logical names of what moto cannot make, with their types.
         self.unsupported = unsupported
@@ -113,8 +168,8 @@ class Deployed:
         statements = []
         for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
             document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
-            # moto keeps the policies of a stack as Python prints them, and what is no value as None.
-            statements += filter(None, ast.literal_eval(document)["Statement"])
+            # moto keeps the policies of a stack as Python prints them.
+            statements += ast.literal_eval(document)["Statement"]
         managed = self.template["Resources"][role]["Properties"].get("ManagedPolicyArns", [])
         return statements, set(managed)
 
@@ -123,6 +178,9 @@ class Deployed:
 def deployed(parameters=None):
     """A stack of the template with these parameters."""
     template = translated(parameters)
+    holds = conditions(template, parameters)
+    template |= {section: of_condition(template[section], holds) for section in ("Resources", "Outputs")}
+    template.pop("Conditions")
     unsupported = {
         name: resource["Type"]
         for name, resource in template["Resources"].items()
