@@ -10,11 +10,11 @@ use std::time::Duration;
 use archweld_states::{Effect, Execution, Input, Task, TaskId, TimerId};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Notice;
 use crate::integrations::{self, Origin};
-use crate::journal::Journal;
+use crate::journal::{InFlight, Journal, Outstanding};
 use crate::record::StateMachine;
 use crate::service::Service;
 
@@ -24,6 +24,10 @@ pub(crate) const MESSAGES_WAITING_MAX: usize = 64;
 /// Tokio's timers end at about two years, a task's default time-out is three: a long wait is made
 /// of several.
 const WAIT_MAX: Duration = Duration::from_hours(24);
+
+/// How long until a journal that the disk did not take is tried again, in case nothing happens
+/// meanwhile.
+const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 
 /// What a dispatcher is told.
 pub(crate) enum Message {
@@ -42,7 +46,7 @@ pub(crate) struct Dispatcher {
     execution_arn: Arc<str>,
     state_machine: Arc<StateMachine>,
     execution: Execution,
-    /// None in memory, and once it could not be written.
+    /// None in memory, and once too much of it could not be written.
     journal: Option<Journal>,
     sender: mpsc::Sender<Message>,
     messages: mpsc::Receiver<Message>,
@@ -79,19 +83,42 @@ impl Dispatcher {
         self.sender.clone()
     }
 
-    /// Runs the execution to its end, or until the service stops.
+    /// Runs a new execution to its end, or until the service stops.
     pub(crate) async fn run(mut self, started: Timestamp) {
         self.step(Input::Start, started);
-        loop {
-            while self.execution.is_running()
-                && let Some(input) = self.inputs.pop_front()
-            {
+        self.go_on().await;
+    }
+
+    /// Goes on with an execution that an earlier service left. What ran out meanwhile runs out now.
+    /// A task whose service had not answered is handed out once more, with the same token: whether
+    /// it was done, nobody knows, and Step Functions hands out tasks at least once.
+    pub(crate) async fn resume(mut self, outstanding: Outstanding) {
+        self.timers = outstanding.timers;
+        while let Some((at, timer)) = self.next_timer()
+            && at <= self.service.host.now()
+            && self.execution.is_running()
+        {
+            self.timers.remove(&timer);
+            self.receive(Input::TimerFired { timer });
+        }
+        for (id, InFlight { task, started }) in outstanding.tasks {
+            if self.execution.is_open(id) {
+                if !started {
+                    self.inputs.push_back(Input::TaskStarted { task: id });
+                }
+                self.hand_out(task);
+            }
+        }
+        self.go_on().await;
+    }
+
+    async fn go_on(mut self) {
+        while self.execution.is_running() {
+            if let Some(input) = self.inputs.pop_front() {
                 self.receive(input);
+                continue;
             }
-            if !self.execution.is_running() {
-                return;
-            }
-            let timer = self.timers.iter().map(|(timer, at)| (*at, *timer)).min();
+            let timer = self.next_timer();
             tokio::select! {
                 biased;
                 () = self.service.stop.cancelled() => return,
@@ -100,8 +127,29 @@ impl Dispatcher {
                     self.timers.remove(&timer);
                     self.receive(Input::TimerFired { timer });
                 }
+                () = sleep(JOURNAL_RETRY), if self.is_behind() => {
+                    self.write_journal(Journal::catch_up);
+                }
             }
         }
+        // Whoever sent something meanwhile hears that it came too late.
+        self.messages.close();
+        while self.messages.try_recv().is_ok() {}
+        while self.is_behind() {
+            tokio::select! {
+                biased;
+                () = self.service.stop.cancelled() => return,
+                () = sleep(JOURNAL_RETRY) => self.write_journal(Journal::catch_up),
+            }
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::is_behind)
+    }
+
+    fn next_timer(&self) -> Option<(Timestamp, TimerId)> {
+        self.timers.iter().map(|(timer, at)| (*at, *timer)).min()
     }
 
     fn on_message(&mut self, message: Message) {
@@ -130,18 +178,35 @@ impl Dispatcher {
     /// Takes an input that happens now.
     fn receive(&mut self, input: Input) {
         let now = self.service.host.now();
-        if let Some(journal) = &mut self.journal
-            && let Err(error) = journal.append(&input, now)
-        {
-            // A journal with a gap would replay to something else: what it has is kept as it is.
-            tracing::error!(
+        self.write_journal(|journal| journal.append(&input, now));
+        self.step(input, now);
+    }
+
+    /// The execution goes on where the disk is full: what is not written yet is written later.
+    fn write_journal(&mut self, write: impl FnOnce(&mut Journal) -> std::io::Result<()>) {
+        let Some(journal) = &mut self.journal else { return };
+        let was_behind = journal.is_behind();
+        match write(journal) {
+            Ok(()) if was_behind => tracing::info!(
+                execution.name = &*self.execution_arn,
+                "an execution's journal is whole again"
+            ),
+            Ok(()) => {}
+            Err(error) if journal.is_lost() => {
+                tracing::error!(
+                    execution.name = &*self.execution_arn,
+                    error = &error as &dyn std::error::Error,
+                    "an execution's journal could not be written for too long and ends here"
+                );
+                self.journal = None;
+            }
+            Err(_) if was_behind => {}
+            Err(error) => tracing::error!(
                 execution.name = &*self.execution_arn,
                 error = &error as &dyn std::error::Error,
-                "an execution's journal could not be written and ends here"
-            );
-            self.journal = None;
+                "an execution's journal cannot be written: a restart would go on from before that"
+            ),
         }
-        self.step(input, now);
     }
 
     fn step(&mut self, input: Input, now: Timestamp) {
@@ -175,6 +240,10 @@ impl Dispatcher {
 
     fn schedule(&mut self, task: Task) {
         self.inputs.push_back(Input::TaskStarted { task: task.task });
+        self.hand_out(task);
+    }
+
+    fn hand_out(&self, task: Task) {
         let service = self.service.clone();
         let sender = self.sender.clone();
         let execution_arn = self.execution_arn.clone();

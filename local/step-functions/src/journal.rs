@@ -2,15 +2,17 @@
 //!
 //! A file is lines of JSON: first what the execution started from, then every input of the
 //! interpreter with its time. The interpreter is pure, so this is enough to have the execution
-//! again, history and all. Lines are not forced to the disk one by one: a crash of this process
-//! loses nothing, a crash of the machine may lose the last lines, and a torn last line is dropped.
+//! again, history and all, and whatever it waits for. Lines are not forced to the disk one by one: a
+//! crash of this process loses nothing, a crash of the machine may lose the last lines, and a torn
+//! last line is dropped.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use archweld_states::{Definition, Execution, Input, Start, TaskId, TimerId};
+use archweld_states::{Definition, Effect, Execution, Input, Start, Task, TaskId, TimerId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,9 @@ use crate::record::{Record, StateMachine};
 
 /// The version of the format; another one is not read.
 const FORMAT: u32 = 1;
+
+/// What may wait in memory for a disk that is full, for each execution.
+const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The end of a journal's file name.
 const EXTENSION: &str = "jsonl";
@@ -201,7 +206,7 @@ impl Folder {
     pub(crate) fn create(&self, number: u64, head: &Head) -> io::Result<Journal> {
         let path = self.file(number);
         let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
-        let mut journal = Journal { file };
+        let mut journal = Journal { file, bytes: 0, waiting: Vec::new() };
         match journal.write(head) {
             Ok(()) => Ok(journal),
             Err(error) => {
@@ -242,9 +247,12 @@ impl Folder {
         };
         let (mut record, mut execution) =
             head.begin(&state_machine).map_err(|source| ReadError::Line { line: 1, source })?;
+        let mut outstanding = Outstanding::default();
         let mut step = |input, at| {
+            outstanding.settle(&input);
             for effect in execution.step(input, at) {
                 record.note(&effect, at);
+                outstanding.note(effect);
             }
         };
         step(Input::Start, head.started);
@@ -256,11 +264,12 @@ impl Folder {
             Some(_) => None,
             None => {
                 let file = OpenOptions::new().append(true).open(&path)?;
-                file.set_len(u64::try_from(whole).unwrap_or(u64::MAX))?;
-                Some(Journal { file })
+                let bytes = u64::try_from(whole).unwrap_or(u64::MAX);
+                file.set_len(bytes)?;
+                Some(Journal { file, bytes, waiting: Vec::new() })
             }
         };
-        Ok(Replayed { record, execution, journal })
+        Ok(Replayed { record, execution, journal, outstanding })
     }
 
     fn file(&self, number: u64) -> PathBuf {
@@ -274,6 +283,63 @@ pub(crate) struct Replayed {
     pub(crate) execution: Execution,
     /// The open journal of an execution that is not over.
     pub(crate) journal: Option<Journal>,
+    pub(crate) outstanding: Outstanding,
+}
+
+/// What an execution waits for.
+#[derive(Default)]
+pub(crate) struct Outstanding {
+    pub(crate) timers: BTreeMap<TimerId, Timestamp>,
+    /// Tasks that were handed out and whose service has not answered.
+    pub(crate) tasks: BTreeMap<TaskId, InFlight>,
+}
+
+/// A task that was handed out.
+pub(crate) struct InFlight {
+    pub(crate) task: Task,
+    /// Whether the history says that it was.
+    pub(crate) started: bool,
+}
+
+impl Outstanding {
+    /// Takes account of an input that comes.
+    fn settle(&mut self, input: &Input) {
+        match input {
+            Input::TaskStarted { task } => {
+                if let Some(in_flight) = self.tasks.get_mut(task) {
+                    in_flight.started = true;
+                }
+            }
+            Input::TaskSubmitted { task, .. }
+            | Input::TaskSucceeded { task, .. }
+            | Input::TaskFailed { task, .. } => {
+                self.tasks.remove(task);
+            }
+            Input::TimerFired { timer } => {
+                self.timers.remove(timer);
+            }
+            Input::Start | Input::TaskHeartbeat { .. } | Input::Stop { .. } => {}
+        }
+    }
+
+    /// Takes account of an effect of the input.
+    fn note(&mut self, effect: Effect) {
+        match effect {
+            Effect::Schedule(task) => {
+                self.tasks.insert(task.task, InFlight { task, started: false });
+            }
+            Effect::Cancel { task } => {
+                self.tasks.remove(&task);
+            }
+            Effect::SetTimer { timer, at } => {
+                self.timers.insert(timer, at);
+            }
+            Effect::ClearTimer { timer } => {
+                self.timers.remove(&timer);
+            }
+            Effect::Record(_) | Effect::Finish(_) => {}
+        }
+    }
 }
 
 /// Why a journal could not be read.
@@ -296,19 +362,56 @@ fn read_line<T: serde::de::DeserializeOwned>(line: usize, text: &[u8]) -> Result
 }
 
 /// The journal of one execution, to be written.
+///
+/// Lines that the disk did not take wait in memory and go first next time, so that the file has no
+/// gap: one with a gap would replay to something else.
 pub(crate) struct Journal {
     file: File,
+    /// How far the file is whole. A failed write may have left part of a line behind that.
+    bytes: u64,
+    waiting: Vec<u8>,
 }
 
 impl Journal {
+    /// Appends an input.
+    ///
+    /// # Errors
+    /// When the disk does not take it; it is kept for the next attempt.
     pub(crate) fn append(&mut self, input: &Input, at: Timestamp) -> io::Result<()> {
         self.write(&Line { at, input: input.clone() })
     }
 
-    /// One call of the operating system, so that no other line can come between.
+    /// Whether lines wait for the disk.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether more lines wait than may.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.waiting.len() > WAITING_BYTES_MAX
+    }
+
     fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
-        let mut text = serde_json::to_vec(line)?;
-        text.push(b'\n');
-        self.file.write_all(&text)
+        let torn = self.is_behind();
+        serde_json::to_writer(&mut self.waiting, line)?;
+        self.waiting.push(b'\n');
+        if torn { self.catch_up() } else { self.write_waiting() }
+    }
+
+    /// Writes what waits for the disk.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub(crate) fn catch_up(&mut self) -> io::Result<()> {
+        self.file.set_len(self.bytes)?;
+        self.write_waiting()
+    }
+
+    /// One call of the operating system where all goes well, so that a crash tears one line at most.
+    fn write_waiting(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.waiting)?;
+        self.bytes += self.waiting.len() as u64;
+        self.waiting.clear();
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use archweld_local_api::{ApiError, Event, EventSink, Host};
-use archweld_states::{Definition, Effect, HistoryEvent, Input, TaskId};
+use archweld_states::{Definition, Effect, HistoryEvent, TaskId};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::dispatcher::Dispatcher;
-use crate::journal::{Folder, Head, ReadError};
+use crate::journal::{Folder, Head, Outstanding, ReadError, Replayed};
 use crate::operations::is_valid_name;
 use crate::record::{Record, StateMachine, Status};
 use crate::{CreateStateMachineError, Integrations, OpenError};
@@ -87,6 +87,14 @@ pub(crate) struct Registry {
     pub(crate) numbers: BTreeMap<String, u64>,
     pub(crate) tokens: BTreeMap<String, (u64, TaskId)>,
     next_number: u64,
+    suspended: Vec<Suspended>,
+}
+
+/// An execution that an earlier service left unfinished.
+struct Suspended {
+    execution_arn: String,
+    dispatcher: Dispatcher,
+    outstanding: Outstanding,
 }
 
 /// The status event of an execution that ended.
@@ -98,12 +106,12 @@ pub(crate) struct Ended {
 impl StepFunctions {
     /// A service that keeps executions in memory only.
     pub fn in_memory(host: Host, integrations: Arc<dyn Integrations>, events: EventSink) -> Self {
-        Self::new(host, integrations, events, None, Registry::default())
+        Self::new(host, integrations, events, None)
     }
 
     /// A service that keeps executions under `<state>/executions`, and has those that it finds
-    /// there. One that was not over is closed as `ABORTED`. A file that cannot be read is left
-    /// alone and logged.
+    /// there. One that is not over waits for [`StepFunctions::resume`]. A file that cannot be read is
+    /// left alone and logged.
     ///
     /// # Errors
     /// The folder cannot be made or listed.
@@ -115,26 +123,30 @@ impl StepFunctions {
     ) -> Result<Self, OpenError> {
         let failed = |source| OpenError { folder: state.to_owned(), source };
         let folder = Folder::open(state).map_err(failed)?;
-        let mut registry = Registry::default();
-        let mut aborted = Vec::new();
+        let numbers = folder.numbers().map_err(failed)?;
+        let service = Self::new(host, integrations, events, Some(folder.clone()));
+        let mut suspended = Vec::new();
         let mut known = Vec::new();
-        for number in folder.numbers().map_err(failed)? {
+        let mut registry = service.service.registry();
+        for number in numbers {
             registry.next_number = number + 1;
             match folder.read(number, &mut known) {
-                Ok(replayed) => {
-                    let mut record = replayed.record;
-                    if let Some(mut journal) = replayed.journal {
-                        let mut execution = replayed.execution;
-                        let now = host.now();
-                        let stop = Input::Stop {
-                            error: Some("Archweld.HostStopped".to_owned()),
-                            cause: Some("the local cloud stopped while it ran".to_owned()),
-                        };
-                        journal.append(&stop, now).map_err(failed)?;
-                        for effect in execution.step(stop, now) {
-                            record.note(&effect, now);
-                        }
-                        aborted.push(record.status_event(&host));
+                Ok(Replayed { mut record, execution, journal, outstanding }) => {
+                    if journal.is_some() {
+                        let dispatcher = Dispatcher::new(
+                            service.service.clone(),
+                            number,
+                            &record.arn,
+                            record.state_machine.clone(),
+                            execution,
+                            journal,
+                        );
+                        record.dispatcher = Some(dispatcher.sender());
+                        suspended.push(Suspended {
+                            execution_arn: record.arn.clone(),
+                            dispatcher,
+                            outstanding,
+                        });
                     }
                     registry.insert(number, record);
                 }
@@ -148,10 +160,20 @@ impl StepFunctions {
                 ),
             }
         }
-        for event in aborted {
-            events(event);
-        }
-        Ok(Self::new(host, integrations, events, Some(folder), registry))
+        registry.suspended = suspended;
+        drop(registry);
+        Ok(service)
+    }
+
+    /// Goes on with the executions that an earlier service left unfinished; gives their ARNs. The
+    /// services that tasks call must be there by now.
+    pub fn resume(&self) -> Vec<String> {
+        let suspended = std::mem::take(&mut self.service.registry().suspended);
+        let resume = |Suspended { execution_arn, dispatcher, outstanding }| {
+            self.service.tasks.spawn(dispatcher.resume(outstanding));
+            execution_arn
+        };
+        suspended.into_iter().map(resume).collect()
     }
 
     fn new(
@@ -159,7 +181,6 @@ impl StepFunctions {
         integrations: Arc<dyn Integrations>,
         events: EventSink,
         folder: Option<Folder>,
-        registry: Registry,
     ) -> Self {
         let stop = CancellationToken::new();
         let service = Service {
@@ -167,7 +188,7 @@ impl StepFunctions {
             integrations,
             events,
             folder,
-            registry: Mutex::new(registry),
+            registry: Mutex::default(),
             notices: broadcast::Sender::new(NOTICES_KEPT_MAX),
             stop: stop.clone(),
             tasks: TaskTracker::new(),

@@ -67,34 +67,140 @@ async fn a_finished_execution_is_there_again_event_for_event() {
     assert_eq!(again.events(), []);
 }
 
+/// What is left of a service that is killed: it comes to no end of its own.
+async fn kill(world: World) {
+    world.service.shutdown().await;
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_unfinished_execution_is_closed_as_aborted_once() {
+async fn a_waiting_task_goes_on_with_the_token_that_it_had() {
+    let folder = TempDir::new().unwrap();
+    let world = World::open(&definition(), folder.path(), 1_000);
+    let arn = world.start("cut", json!({})).await;
+    let token = world.token(1).await;
+    sleep(Duration::from_secs(1)).await;
+    let before = world.history(&arn).await;
+    kill(world).await;
+
+    let again = World::suspended(&definition(), folder.path(), 1_010);
+    assert_eq!(again.history(&arn).await, before);
+    assert_eq!(again.service.resume(), [arn.clone()]);
+    assert_eq!(again.service.resume(), Vec::<String>::new());
+    sleep(Duration::from_secs(1)).await;
+    let execution = again.ok("DescribeExecution", json!({ "executionArn": arn })).await;
+    assert_eq!(execution["status"], "RUNNING");
+    again.ok("SendTaskSuccess", json!({ "taskToken": token, "output": "1" })).await;
+    assert_eq!(again.end(&arn).await["status"], "SUCCEEDED");
+    assert_eq!(again.services.calls("hold"), 0, "its service had answered");
+    let late = json!({ "taskToken": token, "output": "1" });
+    assert_eq!(again.err("SendTaskSuccess", late).await.0, "TaskTimedOut");
+    let [event] = again.events().try_into().unwrap();
+    assert_eq!(event.detail["status"], "SUCCEEDED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_sent_before_its_execution_goes_on_is_not_lost() {
+    let folder = TempDir::new().unwrap();
+    let world = World::open(&definition(), folder.path(), 1_000);
+    let arn = world.start("cut", json!({})).await;
+    let token = world.token(1).await;
+    kill(world).await;
+    let again = World::suspended(&definition(), folder.path(), 1_010);
+    let send = again.ok("SendTaskSuccess", json!({ "taskToken": token, "output": "1" }));
+    let resume = async {
+        sleep(Duration::from_secs(1)).await;
+        again.service.resume();
+    };
+    tokio::join!(send, resume);
+    assert_eq!(again.end(&arn).await["status"], "SUCCEEDED");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_that_passed_meanwhile_is_due_at_once_and_a_later_one_when_it_was() {
+    let folder = TempDir::new().unwrap();
+    let world = World::open(&definition(), folder.path(), 1_000);
+    let arn = world.start("cut", json!({})).await;
+    let first = world.token(1).await;
+    sleep(Duration::from_secs(1)).await;
+    kill(world).await;
+
+    // Its heartbeat was due at 1050; the retry's delay is at most 20 seconds.
+    let again = World::open(&definition(), folder.path(), 2_000);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(again.event_types(&arn).await.last().unwrap(), "TaskTimedOut");
+    let late = json!({ "taskToken": first, "output": "1" });
+    assert_eq!(again.err("SendTaskSuccess", late).await.0, "TaskTimedOut");
+    let second = again.token(1).await;
+    assert_ne!(second, first);
+    kill(again).await;
+
+    let third = World::open(&definition(), folder.path(), 2_040);
+    sleep(Duration::from_secs(29)).await;
+    assert_eq!(third.event_types(&arn).await.last().unwrap(), "TaskSubmitted");
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(third.event_types(&arn).await.last().unwrap(), "TaskTimedOut");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_in_flight_is_handed_out_again_and_starts_once() {
+    let folder = TempDir::new().unwrap();
+    let definition = invoke("slow", json!({}));
+    let world = World::open(&definition, folder.path(), 1_000);
+    let arn = world.start("cut", json!({ "seconds": 100 })).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.services.calls("slow"), 1);
+    kill(world).await;
+    for second in [2_000, 3_000] {
+        let again = World::open(&definition, folder.path(), second);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(again.services.calls("slow"), 1);
+        kill(again).await;
+    }
+    let last = World::open(&definition, folder.path(), 4_000);
+    assert_eq!(last.end(&arn).await["status"], "SUCCEEDED");
+    let types = last.event_types(&arn).await;
+    assert_eq!(types.iter().filter(|kind| *kind == "TaskStarted").count(), 1, "{types:?}");
+    assert_eq!(last.history(&arn).await.last().unwrap()["timestamp"], 4_100.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_in_flight_whose_time_is_over_is_not_handed_out_again() {
+    let folder = TempDir::new().unwrap();
+    let definition = invoke("slow", json!({ "TimeoutSeconds": 50 }));
+    let world = World::open(&definition, folder.path(), 1_000);
+    let arn = world.start("cut", json!({ "seconds": 100 })).await;
+    sleep(Duration::from_secs(1)).await;
+    kill(world).await;
+    let again = World::open(&definition, folder.path(), 2_000);
+    let execution = again.end(&arn).await;
+    assert_eq!(
+        (&execution["status"], &execution["error"]),
+        (&json!("FAILED"), &json!("States.Timeout"))
+    );
+    assert_eq!(execution["stopDate"], 2_000.0);
+    assert_eq!(again.services.calls("slow"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_execution_can_be_stopped() {
     let folder = TempDir::new().unwrap();
     let world = World::open(&definition(), folder.path(), 1_000);
     let arn = world.start("cut", json!({})).await;
     world.token(1).await;
-    sleep(Duration::from_secs(1)).await;
-    let before = world.history(&arn).await;
-    world.service.shutdown().await;
-
-    let again = World::open(&definition(), folder.path(), 2_000);
-    let (execution, history) = shown(&again, "cut").await;
-    assert_eq!(execution["status"], "ABORTED");
-    assert_eq!(execution["stopDate"], 2_000.0);
-    assert_eq!(execution["cause"], "the local cloud stopped while it ran");
-    let (last, kept) = history.split_last().unwrap();
-    assert_eq!(kept, before);
-    assert_eq!(last["type"], "ExecutionAborted");
-    let [event] = again.events().try_into().unwrap();
-    assert_eq!(event.detail["status"], "ABORTED");
-
+    kill(world).await;
+    let again = World::open(&definition(), folder.path(), 1_010);
+    again.ok("StopExecution", json!({ "executionArn": arn, "cause": "enough" })).await;
+    let ended = shown(&again, "cut").await;
+    assert_eq!(ended.0["status"], "ABORTED");
+    kill(again).await;
     let third = World::open(&definition(), folder.path(), 3_000);
-    assert_eq!(shown(&third, "cut").await, (execution, history));
+    assert_eq!(shown(&third, "cut").await, ended);
     assert_eq!(third.events(), []);
 }
 
+/// An execution is cut wherever a line of its journal ends, and anywhere within it.
 #[tokio::test(start_paused = true)]
-async fn a_journal_cut_anywhere_replays_to_a_prefix_of_the_history() {
+async fn a_journal_cut_anywhere_goes_on_from_a_prefix_of_the_history() {
     let folder = TempDir::new().unwrap();
     let world = world_with_history(folder.path()).await;
     let whole = shown(&world, "done").await.1;
@@ -105,13 +211,18 @@ async fn a_journal_cut_anywhere_replays_to_a_prefix_of_the_history() {
         let folder = TempDir::new().unwrap();
         fs::create_dir(folder.path().join("executions")).unwrap();
         fs::write(journal(folder.path()), &bytes[..length]).unwrap();
-        for _ in 0..2 {
-            let world = World::open(&definition(), folder.path(), 2_000);
-            let (execution, history) = shown(&world, "done").await;
-            assert_eq!(execution["status"], "ABORTED", "cut at byte {length}");
-            let (_, kept) = history.split_last().unwrap();
-            assert_eq!(kept, &whole[..kept.len()], "cut at byte {length}");
-        }
+        let suspended = World::suspended(&definition(), folder.path(), 2_000);
+        let (execution, kept) = shown(&suspended, "done").await;
+        assert_eq!(execution["status"], "RUNNING", "cut at byte {length}");
+        assert_eq!(kept, &whole[..kept.len()], "cut at byte {length}");
+        kill(suspended).await;
+        // Its heartbeat is over in any case: another attempt gets a token.
+        let again = World::open(&definition(), folder.path(), 3_000);
+        let token = again.token(1).await;
+        again.ok("SendTaskSuccess", json!({ "taskToken": token, "output": "1" })).await;
+        let arn = format!("{EXECUTION}:done");
+        assert_eq!(again.end(&arn).await["status"], "SUCCEEDED", "cut at byte {length}");
+        assert_eq!(again.history(&arn).await[..kept.len()], kept, "cut at byte {length}");
     }
 }
 

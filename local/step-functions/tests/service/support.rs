@@ -129,8 +129,16 @@ impl World {
         })
     }
 
-    /// A service that starts at `second` of its host's time and keeps its executions.
+    /// A service that starts at `second` of its host's time, keeps its executions, and goes on with
+    /// those that it finds.
     pub(crate) fn open(definition: &Value, folder: &Path, second: i64) -> Self {
+        let world = Self::suspended(definition, folder, second);
+        world.service.resume();
+        world
+    }
+
+    /// The same, before it goes on with any.
+    pub(crate) fn suspended(definition: &Value, folder: &Path, second: i64) -> Self {
         let origin = Timestamp::from_second(second).unwrap();
         let seed = u64::try_from(second).unwrap();
         Self::on(Host::seeded("000000000000", "us-east-1", origin, seed), definition, {
