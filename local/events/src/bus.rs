@@ -1,10 +1,13 @@
 //! The bus: events in, deliveries out.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use archweld_local_api::{Event, EventSink, Host};
+use archweld_local_api::{Event, EventSink, Host, Spool};
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -111,6 +114,7 @@ pub(crate) struct Inner {
     pub(crate) name: String,
     rules: RwLock<BTreeMap<String, Arc<Rule>>>,
     deliver: Deliver,
+    spool: Option<Arc<Spool>>,
     notices: broadcast::Sender<Notice>,
     runtime: Handle,
     deliveries: TaskTracker,
@@ -130,12 +134,26 @@ impl Bus {
 
     /// A bus without rules, whose deliveries run on the current tokio runtime.
     pub fn new(host: Host, name: &str, deliver: Deliver) -> Self {
+        Self::with(host, name, deliver, None)
+    }
+
+    /// The same, which keeps events in a folder until their targets took them:
+    /// [`Bus::recover`] goes on with those that an earlier process left.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn open(host: Host, name: &str, deliver: Deliver, folder: &Path) -> io::Result<Self> {
+        Ok(Self::with(host, name, deliver, Some(Arc::new(Spool::open(folder)?))))
+    }
+
+    fn with(host: Host, name: &str, deliver: Deliver, spool: Option<Arc<Spool>>) -> Self {
         let cancel = CancellationToken::new();
         let inner = Inner {
             host,
             name: name.to_owned(),
             rules: RwLock::default(),
             deliver,
+            spool,
             notices: broadcast::Sender::new(NOTICES_BEHIND_MAX),
             runtime: Handle::current(),
             deliveries: TaskTracker::new(),
@@ -176,19 +194,37 @@ impl Bus {
         Ok(())
     }
 
-    /// Takes an event and starts its deliveries. Never blocks.
+    /// Takes an event and starts its deliveries. Never waits for any.
     pub fn put(&self, event: Event) {
+        self.take(event, None);
+    }
+
+    /// Starts the deliveries of the events that an earlier process left; the rules must be there by
+    /// now. A target that took one before may be given it again.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn recover(&self) -> io::Result<()> {
+        let Some(spool) = &self.inner.spool else { return Ok(()) };
+        for (number, event) in spool.pieces()? {
+            self.take(event, Some(number));
+        }
+        Ok(())
+    }
+
+    /// `number` is that of an event which is kept already.
+    fn take(&self, event: Event, number: Option<u64>) {
         let event = Arc::new(event);
         self.inner.notify(Notice::Event(Arc::clone(&event)));
         let value = json!(*event);
         let ingested = Instant::now();
         let ingestion_time = Event::format_time(self.inner.host.now());
-        for rule in self.inner.rules() {
-            if !rule.enabled
-                || !rule.pattern.as_ref().is_some_and(|pattern| pattern.matches(&value))
-            {
-                continue;
-            }
+        let matching = |rule: &Arc<Rule>| {
+            rule.enabled && rule.pattern.as_ref().is_some_and(|pattern| pattern.matches(&value))
+        };
+        let rules: Vec<_> = self.inner.rules().into_iter().filter(matching).collect();
+        let kept = self.keep(&event, number, rules.iter().map(|rule| rule.targets.len()).sum());
+        for rule in rules {
             let rule_arn = self.inner.rule_arn(&rule.name);
             let context = Context {
                 rule_name: &rule.name,
@@ -209,10 +245,36 @@ impl Bus {
                     deliver: Arc::clone(&self.inner.deliver),
                     notices: self.inner.notices.clone(),
                     ingested,
+                    kept: kept.clone(),
                 };
                 self.start(delivery, target.input.of(&event, &context));
             }
         }
+    }
+
+    /// Keeps an event until so many deliveries of it are over.
+    fn keep(&self, event: &Event, number: Option<u64>, deliveries: usize) -> Option<Arc<Kept>> {
+        let spool = self.inner.spool.as_ref()?;
+        let number = match number {
+            Some(number) => number,
+            None if deliveries == 0 => return None,
+            None => match spool.add(event) {
+                Ok(number) => number,
+                Err(error) => {
+                    tracing::error!(
+                        event.id,
+                        %error,
+                        "an event could not be written: a restart would lose it"
+                    );
+                    return None;
+                }
+            },
+        };
+        let kept = Kept { spool: Arc::clone(spool), number, pending: AtomicUsize::new(deliveries) };
+        if deliveries == 0 {
+            kept.forget();
+        }
+        Some(Arc::new(kept))
     }
 
     fn start(&self, delivery: Delivery, payload: Option<Value>) {
@@ -235,8 +297,9 @@ impl Bus {
         let cancelled = self.inner.cancel.clone().cancelled_owned();
         let task = async move {
             tokio::select! {
-                () = delivery.run(payload) => {}
+                biased;
                 () = cancelled => {}
+                () = delivery.run(payload) => {}
             }
         };
         self.inner.deliveries.spawn_on(task, &self.inner.runtime);
@@ -259,7 +322,8 @@ impl Bus {
         self.inner.deliveries.len()
     }
 
-    /// Ends all deliveries and waits until they have ended. Later events are not delivered.
+    /// Ends all deliveries and waits until they have ended. Later events are not delivered; where
+    /// there is a folder, both are kept there.
     pub async fn shutdown(&self) {
         self.inner.cancel.cancel();
         self.inner.deliveries.close();
@@ -299,6 +363,29 @@ struct Delivery {
     deliver: Deliver,
     notices: broadcast::Sender<Notice>,
     ingested: Instant,
+    kept: Option<Arc<Kept>>,
+}
+
+/// An event that is kept until all its deliveries are over.
+struct Kept {
+    spool: Arc<Spool>,
+    number: u64,
+    pending: AtomicUsize,
+}
+
+impl Kept {
+    /// One of the deliveries is over.
+    fn settle(&self) {
+        if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.forget();
+        }
+    }
+
+    fn forget(&self) {
+        if let Err(error) = self.spool.remove(self.number) {
+            tracing::warn!(%error, "a delivered event could not be removed: a restart delivers it again");
+        }
+    }
 }
 
 impl Delivery {
@@ -306,6 +393,7 @@ impl Delivery {
         loop {
             self.reference.attempts += 1;
             let Err(error) = (self.deliver)(self.target.arn.clone(), payload.clone()).await else {
+                self.settle();
                 self.notices.send(Notice::Delivered(self.reference)).ok();
                 return;
             };
@@ -325,7 +413,14 @@ impl Delivery {
         }
     }
 
+    fn settle(&self) {
+        if let Some(kept) = &self.kept {
+            kept.settle();
+        }
+    }
+
     fn give_up(self, error: DeliveryError, exhausted: ExhaustedRetry) {
+        self.settle();
         tracing::warn!(
             event.id = self.reference.event_id,
             rule.name = self.reference.rule,

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ type Answer = fn(usize) -> Result<(), DeliveryError>;
 
 struct Setup {
     bus: Bus,
+    deliver: Deliver,
     notices: Receiver<Notice>,
     received: Arc<Mutex<Vec<(String, Value, Instant)>>>,
 }
@@ -37,9 +39,66 @@ fn setup(answer: Answer) -> Setup {
             async move { answer }.boxed()
         })
     };
-    let bus = Bus::new(host, Bus::DEFAULT, deliver);
+    let bus = Bus::new(host, Bus::DEFAULT, deliver.clone());
     let notices = bus.subscribe();
-    Setup { bus, notices, received }
+    Setup { bus, deliver, notices, received }
+}
+
+/// A bus on a folder with one rule, which has gone on with what it found.
+fn reopened(folder: &Path, answer: Answer) -> Setup {
+    let mut setup = setup(answer);
+    let host = Host::seeded("000000000000", "us-east-1", Timestamp::UNIX_EPOCH, 7);
+    setup.bus = Bus::open(host, Bus::DEFAULT, setup.deliver.clone(), folder).unwrap();
+    setup.notices = setup.bus.subscribe();
+    let mut rule = rule("all", json!({"source": ["archweld"]}));
+    rule.targets.push(target("second"));
+    setup.bus.create_rule(rule).unwrap();
+    setup.bus.recover().unwrap();
+    setup
+}
+
+fn files(folder: &Path) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_outlives_the_process_until_all_its_targets_took_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first target takes it, the second does not.
+    let first = |n| if n == 1 { Ok(()) } else { failing(n) };
+    let mut setup = reopened(folder.path(), first);
+    put(&setup.bus, json!({"n": 1})).await;
+    assert!(matches!(next(&mut setup.notices).await, Notice::Delivered(_)));
+    assert!(matches!(next(&mut setup.notices).await, Notice::Retrying { .. }));
+    setup.bus.shutdown().await;
+    // What is put on a bus that stops is delivered by the next one.
+    put(&setup.bus, json!({"n": 2})).await;
+    assert_eq!(files(folder.path()), 2);
+
+    let mut again = reopened(folder.path(), |_| Ok(()));
+    for _ in 0..4 {
+        assert!(matches!(next(&mut again.notices).await, Notice::Delivered(_)));
+    }
+    let received = again.received.lock().unwrap().clone();
+    let details: Vec<&Value> = received.iter().map(|(_, payload, _)| &payload["detail"]["n"]).collect();
+    assert_eq!(details, [1, 1, 2, 2]);
+    assert_eq!(received[0].1["id"], setup.received.lock().unwrap()[0].1["id"]);
+    assert_eq!(files(folder.path()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_given_up_or_that_no_rule_matches_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = reopened(folder.path(), |_| {
+        Err(DeliveryError { code: "GONE".into(), message: "no".into(), retryable: false })
+    });
+    let other = json!({"Source": "other", "DetailType": "Result", "Detail": "{}"});
+    setup.bus.call("PutEvents", json!({"Entries": [other]})).await.unwrap();
+    put(&setup.bus, json!({})).await;
+    for _ in 0..2 {
+        assert!(matches!(next(&mut setup.notices).await, Notice::DeadLetter { .. }));
+    }
+    assert_eq!(files(folder.path()), 0);
 }
 
 fn failing(_: usize) -> Result<(), DeliveryError> {

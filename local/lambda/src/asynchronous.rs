@@ -1,4 +1,5 @@
-//! Asynchronous invocations: accepted at once, run later, and again when they fail.
+//! Asynchronous invocations: accepted at once, run later, and again when they fail. Where the
+//! service has a folder, one that was accepted outlives the process.
 //!
 //! Rules: <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html>
 
@@ -7,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::sleep;
 
 use crate::lambda::{Call, Function, Service};
 
@@ -65,26 +69,43 @@ pub enum FailureCondition {
 pub(crate) struct AsynchronousEvent {
     pub(crate) function: Arc<Function>,
     pub(crate) call: Call,
+    pub(crate) accepted: Timestamp,
+    /// How often the function failed.
+    pub(crate) failures: u32,
+    /// Where it is kept.
+    pub(crate) number: Option<u64>,
+}
+
+/// An event as it is kept.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) function: String,
+    pub(crate) request_id: String,
+    pub(crate) trace_id: String,
+    pub(crate) accepted: Timestamp,
+    pub(crate) failures: u32,
+    pub(crate) payload: Box<RawValue>,
 }
 
 impl AsynchronousEvent {
-    /// Runs it until it succeeds or is given up, or the service stops.
-    pub(crate) async fn run(self, service: &Service) {
+    /// Runs it until it succeeds or is given up, or the service stops, which keeps it.
+    pub(crate) async fn run(mut self, service: &Service) {
         let retries = self.function.settings.retries;
-        let accepted = Instant::now();
-        let (mut failures, mut throttles) = (0_u32, 0_u32);
+        let mut throttles = 0_u32;
         let mut last_error = None;
         loop {
             let wait = match service.attempt(&self.function, &self.call).await {
-                Ok(Ok(_)) => return,
+                Ok(Ok(_)) => return service.forget(self.number),
                 Ok(Err(error)) => {
                     last_error = Some(error);
-                    failures += 1;
-                    if failures > retries.attempts_max {
+                    self.failures += 1;
+                    if self.failures > retries.attempts_max {
                         let condition = FailureCondition::RetriesExhausted;
-                        return self.give_up(condition, failures, last_error);
+                        service.forget(self.number);
+                        return self.give_up(condition, last_error);
                     }
-                    let nth = usize::try_from(failures).unwrap_or(usize::MAX);
+                    service.keep_event(&mut self);
+                    let nth = usize::try_from(self.failures).unwrap_or(usize::MAX);
                     FUNCTION_ERROR_WAITS[nth.min(FUNCTION_ERROR_WAITS.len()) - 1]
                 }
                 // A throttle or a fault of the service: neither counts as a run of the function.
@@ -94,9 +115,10 @@ impl AsynchronousEvent {
                     wait.min(THROTTLE_WAIT_MAX)
                 }
             };
-            if accepted.elapsed() + wait > retries.age_max {
-                let condition = FailureCondition::EventAgeExceeded;
-                return self.give_up(condition, failures, last_error);
+            let age = service.host.now().duration_since(self.accepted).unsigned_abs();
+            if age + wait > retries.age_max {
+                service.forget(self.number);
+                return self.give_up(FailureCondition::EventAgeExceeded, last_error);
             }
             tokio::select! {
                 biased;
@@ -106,7 +128,8 @@ impl AsynchronousEvent {
         }
     }
 
-    fn give_up(self, condition: FailureCondition, invocations: u32, error: Option<Bytes>) {
+    fn give_up(self, condition: FailureCondition, error: Option<Bytes>) {
+        let invocations = self.failures;
         tracing::warn!(
             function.name = self.function.settings.name,
             request.id = &*self.call.request_id,

@@ -1,20 +1,22 @@
 //! The service: functions by name, their instances, and invocations.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use archweld_local_api::{ApiError, Host};
+use archweld_local_api::{ApiError, Host, Spool};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use jiff::SignedDuration;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, TryAcquireError, broadcast};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::asynchronous::AsynchronousEvent;
+use crate::asynchronous::{AsynchronousEvent, Kept};
 use crate::environment;
 use crate::function::InProcessHandler;
 use crate::instance::{Children, Ended, Instance, Request, Start, response_too_large};
@@ -85,6 +87,7 @@ pub(crate) struct Service {
     lines: broadcast::Sender<LogLine>,
     notices: broadcast::Sender<Notice>,
     events: Arc<Semaphore>,
+    spool: Option<Spool>,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -111,6 +114,23 @@ impl Lambda {
     /// A service without functions. `environment` is set for every child process, over what the
     /// function's own settings say: `AWS_ENDPOINT_URL`, say, or other credentials.
     pub fn new(host: Host, environment: BTreeMap<String, String>) -> Self {
+        Self::with(host, environment, None)
+    }
+
+    /// The same, which keeps asynchronous invocations in a folder until they are over:
+    /// [`Lambda::recover`] goes on with those that an earlier process left.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn open(
+        host: Host,
+        environment: BTreeMap<String, String>,
+        folder: &Path,
+    ) -> io::Result<Self> {
+        Ok(Self::with(host, environment, Some(Spool::open(folder)?)))
+    }
+
+    fn with(host: Host, environment: BTreeMap<String, String>, spool: Option<Spool>) -> Self {
         let stop = CancellationToken::new();
         let service = Service {
             host,
@@ -119,6 +139,7 @@ impl Lambda {
             lines: broadcast::Sender::new(LINES_KEPT_MAX),
             notices: broadcast::Sender::new(NOTICES_KEPT_MAX),
             events: Arc::new(Semaphore::new(EVENTS_WAITING_MAX)),
+            spool,
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         };
@@ -174,12 +195,12 @@ impl Lambda {
         let outcome = match invocation_type {
             InvocationType::DryRun => Outcome::Checked,
             InvocationType::Event => {
-                let slot = service.events.clone().try_acquire_owned().map_err(|_| throttled())?;
-                let event = AsynchronousEvent { function, call };
-                let service_of_event = service.clone();
-                service.spawn(async move {
-                    event.run(&service_of_event).await;
-                    drop(slot);
+                service.accept(AsynchronousEvent {
+                    function,
+                    call,
+                    accepted: service.host.now(),
+                    failures: 0,
+                    number: None,
                 })?;
                 Outcome::Accepted
             }
@@ -194,6 +215,38 @@ impl Lambda {
             }
         };
         Ok(Invoked { request_id, trace_id, outcome })
+    }
+
+    /// Goes on with the asynchronous invocations that an earlier process left; their functions must
+    /// be there by now. One that was running then runs again.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn recover(&self) -> io::Result<()> {
+        let Some(spool) = &self.service.spool else { return Ok(()) };
+        for (number, kept) in spool.pieces::<Kept>()? {
+            let accepted = self.service.find(&kept.function).and_then(|function| {
+                self.service.accept(AsynchronousEvent {
+                    function,
+                    call: Call {
+                        request_id: kept.request_id.into(),
+                        trace_id: kept.trace_id.into(),
+                        payload: Box::<str>::from(kept.payload).into_boxed_bytes().into(),
+                    },
+                    accepted: kept.accepted,
+                    failures: kept.failures,
+                    number: Some(number),
+                })
+            });
+            if let Err(error) = accepted {
+                tracing::warn!(
+                    function.name = kept.function,
+                    error.code = error.code,
+                    "an asynchronous invocation of an earlier process is left alone"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// What the functions print from now on.
@@ -216,7 +269,7 @@ impl Lambda {
     }
 
     /// Ends every invocation and every process, within a second: SIGTERM first, then SIGKILL.
-    /// Asynchronous invocations that wait for a retry are forgotten.
+    /// Asynchronous invocations are forgotten, unless there is a folder that keeps them.
     pub async fn shutdown(&self) {
         let service = &self.service;
         service.stop.cancel();
@@ -244,6 +297,65 @@ impl Service {
                 };
                 api_error("ResourceNotFoundException", 404, format!("Function not found: {arn}"))
             })
+    }
+
+    /// Takes on an asynchronous invocation.
+    fn accept(self: &Arc<Self>, mut event: AsynchronousEvent) -> Result<(), ApiError> {
+        if self.stop.is_cancelled() {
+            return Err(stopping());
+        }
+        let slot = self.events.clone().try_acquire_owned().map_err(|_| throttled())?;
+        if event.number.is_none() {
+            self.keep_event(&mut event);
+        }
+        let service = self.clone();
+        self.spawn(async move {
+            event.run(&service).await;
+            drop(slot);
+        })?;
+        Ok(())
+    }
+
+    /// Keeps an asynchronous invocation as it is now. It runs all the same where the disk is full.
+    pub(crate) fn keep_event(&self, event: &mut AsynchronousEvent) {
+        let Some(spool) = &self.spool else { return };
+        let AsynchronousEvent { function, call, accepted, failures, number } = event;
+        let kept = || -> io::Result<u64> {
+            let payload = String::from_utf8(call.payload.to_vec()).map_err(io::Error::other)?;
+            let kept = Kept {
+                function: function.settings.name.clone(),
+                request_id: call.request_id.to_string(),
+                trace_id: call.trace_id.to_string(),
+                accepted: *accepted,
+                failures: *failures,
+                payload: RawValue::from_string(payload)?,
+            };
+            match *number {
+                Some(number) => spool.replace(number, &kept).map(|()| number),
+                None => spool.add(&kept),
+            }
+        };
+        match kept() {
+            Ok(kept) => *number = Some(kept),
+            Err(error) => tracing::error!(
+                function.name = &*function.name,
+                request.id = &*call.request_id,
+                %error,
+                "an asynchronous invocation could not be written: a restart would lose it"
+            ),
+        }
+    }
+
+    /// Forgets an asynchronous invocation that is over.
+    pub(crate) fn forget(&self, number: Option<u64>) {
+        if let (Some(spool), Some(number)) = (&self.spool, number)
+            && let Err(error) = spool.remove(number)
+        {
+            tracing::warn!(
+                %error,
+                "an asynchronous invocation could not be removed: a restart runs it again"
+            );
+        }
     }
 
     /// Runs a task that `shutdown` waits for.
