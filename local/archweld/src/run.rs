@@ -40,6 +40,7 @@ pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
     if let Some(note) = source.note {
         progress.say(note);
     }
+    close_unfinished(&cloud, &mut progress).await?;
     let outcome = execute(&cloud, input(&arguments, image, &source), &mut progress).await;
     progress.finish();
     let address = cloud.address().to_owned();
@@ -52,6 +53,22 @@ pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
             Err(error)
         }
     }
+}
+
+/// What an earlier command left unfinished belongs to `archweld up`, which stays as long as it takes:
+/// this one ends with its own run.
+async fn close_unfinished(cloud: &Cloud, progress: &mut Progress) -> Result<(), Error> {
+    for execution in cloud.resumed() {
+        let stop = json!({
+            "executionArn": execution,
+            "error": "Archweld.HostStopped",
+            "cause": "the local cloud stopped while it ran, and `archweld run` goes on with no \
+                      earlier run; `archweld up` does",
+        });
+        cloud.step_functions().call("StopExecution", stop).await?;
+        progress.say(&format!("closed {execution}, which an earlier archweld left unfinished"));
+    }
+    Ok(())
 }
 
 fn choose<'a>(config: &'a Config, name: Option<&ImageName>) -> Result<&'a ImageConfig, Error> {

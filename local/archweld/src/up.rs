@@ -49,6 +49,9 @@ pub(crate) async fn up(arguments: Up) -> Result<(), Error> {
         .write_all(banner.as_bytes())
         .map_err(|source| Error::System { what: "write to the standard output", source })?;
     let mut progress = Progress::new(false, Instant::now());
+    for execution in cloud.resumed() {
+        progress.say(&format!("{execution} goes on: an earlier archweld left it unfinished"));
+    }
     loop {
         match watch.next(&mut progress).await {
             Heard::Started { execution } => progress.say(&format!("{execution} started")),

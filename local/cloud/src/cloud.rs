@@ -115,6 +115,7 @@ pub struct Cloud {
     address: String,
     git: Option<GitServer>,
     server: Option<Server>,
+    resumed: Vec<String>,
     /// Held open for its lock.
     _lock: Option<File>,
 }
@@ -125,6 +126,8 @@ impl Cloud {
     /// # Errors
     /// When the template, a function or a folder cannot be used, another archweld has the state
     /// folder, or the port is taken. Nothing is left behind then.
+    ///
+    /// What an earlier cloud left unfinished in the folder goes on: see [`Cloud::resumed`].
     pub async fn open(settings: Settings) -> Result<Self, OpenError> {
         let Settings { host, template, stack_name, mut parameters, layers, state, git, .. } =
             settings;
@@ -161,13 +164,20 @@ impl Cloud {
 
         let mut environment = BTreeMap::from([("AWS_ENDPOINT_URL".to_owned(), endpoint.clone())]);
         environment.extend(CREDENTIALS.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let lambda = Lambda::new(host.clone(), environment.clone());
+        let lambda = match state.as_deref() {
+            Some(state) => in_folder(&state.join("lambda"), |folder| {
+                Lambda::open(host.clone(), environment.clone(), folder)
+            })?,
+            None => Lambda::new(host.clone(), environment.clone()),
+        };
         let state_machines = Arc::new(OnceLock::new());
-        let bus = Bus::new(
-            host.clone(),
-            Bus::DEFAULT,
-            wiring::deliver(lambda.clone(), Arc::downgrade(&state_machines)),
-        );
+        let deliver = wiring::deliver(lambda.clone(), Arc::downgrade(&state_machines));
+        let bus = match state.as_deref() {
+            Some(state) => in_folder(&state.join("events"), |folder| {
+                Bus::open(host.clone(), Bus::DEFAULT, deliver, folder)
+            })?,
+            None => Bus::new(host.clone(), Bus::DEFAULT, deliver),
+        };
         let step_functions = step_functions(&host, &lambda, &bus, state.as_deref())?;
         state_machines.get_or_init(|| step_functions.clone());
         let remote = git
@@ -221,7 +231,13 @@ impl Cloud {
         let sdk_config = in_process::sdk_config(&services.host, &endpoint, &router);
         create(&services, &stack, &settings.functions, &layers, &sdk_config).await?;
         let server = listener.map(|listening| listening.serve(Router::clone(&router)));
-        Ok(Self { services, stack, router, address, git, server, _lock: lock })
+        let resumed = recover(&services, state.as_deref())?;
+        Ok(Self { services, stack, router, address, git, server, resumed, _lock: lock })
+    }
+
+    /// The executions that an earlier cloud left unfinished, which go on in this one: their ARNs.
+    pub fn resumed(&self) -> &[String] {
+        &self.resumed
     }
 
     /// The host and port that door 1 listens on, as images' names begin with it.
@@ -314,7 +330,8 @@ impl Cloud {
         ensure_repository(&self.services.registry, name, None).await
     }
 
-    /// Ends every build, invocation and connection, within two seconds.
+    /// Ends every build, invocation and connection, within two seconds. Executions, events and
+    /// asynchronous invocations are left as they are; a cloud on the same folder goes on with them.
     pub async fn shutdown(mut self) {
         if let Some(server) = self.server.take() {
             server.shutdown().await;
@@ -328,6 +345,24 @@ impl Cloud {
         step_functions.shutdown().await;
         tokio::join!(codebuild.shutdown(), lambda.shutdown());
     }
+}
+
+fn in_folder<T>(
+    folder: &Path,
+    open: impl FnOnce(&Path) -> std::io::Result<T>,
+) -> Result<T, OpenError> {
+    open(folder).map_err(|source| OpenError::State { folder: folder.to_owned(), source })
+}
+
+/// Goes on with what an earlier cloud left, now that all that it is of is there; gives the
+/// executions. Builds come first: what ended them is then told to executions that still wait.
+fn recover(services: &Services, state: Option<&Path>) -> Result<Vec<String>, OpenError> {
+    let Services { codebuild, lambda, bus, step_functions, .. } = services;
+    let Some(state) = state else { return Ok(Vec::new()) };
+    in_folder(&state.join("lambda"), |_| lambda.recover())?;
+    in_folder(&state.join("events"), |_| bus.recover())?;
+    codebuild.recover();
+    Ok(step_functions.resume())
 }
 
 fn check_binaries(stack: &Stack, folder: &Path) -> Result<(), OpenError> {

@@ -137,6 +137,19 @@ impl Logs {
         Ok(())
     }
 
+    /// Lets a log that was reopened be added to, after what a crash may have left of a last line.
+    pub(crate) fn resume(&self, group: &str, stream: &str, secrets: Vec<String>) {
+        let name = StreamName { group: group.to_owned(), stream: stream.to_owned() };
+        let Some(stream) = lock(&self.streams).get(&name).cloned() else { return };
+        let mut stream = lock(&stream);
+        stream.full = false;
+        stream.secrets = secrets;
+        if let Err(error) = stream.end_line() {
+            stream.full = true;
+            tracing::warn!(log.stream = name.stream, %error, "could not write on in a log");
+        }
+    }
+
     fn insert(&self, group: &str, stream: &str, state: Stream) {
         let name = StreamName { group: group.to_owned(), stream: stream.to_owned() };
         lock(&self.streams).insert(name, Arc::new(Mutex::new(state)));
@@ -386,6 +399,25 @@ impl Line {
 }
 
 impl Stream {
+    /// Ends a line that has no end.
+    fn end_line(&mut self) -> io::Result<()> {
+        let last = self.read(self.bytes.saturating_sub(1), self.bytes)?;
+        if last.last().is_none_or(|&last| last == b'\n') {
+            return Ok(());
+        }
+        self.write(b"\n")
+    }
+
+    fn write(&mut self, record: &[u8]) -> io::Result<()> {
+        match &mut self.backing {
+            Backing::Memory(bytes) => bytes.extend_from_slice(record),
+            Backing::File { writer: Some(file), .. } => file.write_all(record)?,
+            Backing::File { path, writer: None } => open_to_write(path)?.write_all(record)?,
+        }
+        self.bytes += record.len() as u64;
+        Ok(())
+    }
+
     fn append(&mut self, now: Timestamp, line: &str) -> io::Result<()> {
         if self.full {
             return Ok(());
@@ -395,15 +427,9 @@ impl Stream {
             self.full = true;
             record = format!("{now:.3} [the log ends here: it holds {} bytes]\n", self.bytes);
         }
-        match &mut self.backing {
-            Backing::Memory(bytes) => bytes.extend_from_slice(record.as_bytes()),
-            Backing::File { writer: Some(file), .. } => file.write_all(record.as_bytes())?,
-            Backing::File { path, writer: None } => {
-                open_to_write(path)?.write_all(record.as_bytes())?;
-            }
-        }
-        self.lines.append(self.bytes, record.len() as u64);
-        self.bytes += record.len() as u64;
+        let offset = self.bytes;
+        self.write(record.as_bytes())?;
+        self.lines.append(offset, record.len() as u64);
         let ms = now.as_millisecond();
         self.first_ms.get_or_insert(ms);
         self.last_ms = Some(ms);

@@ -4,8 +4,31 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
 use crate::build::Build;
 use crate::error::OpenError;
+
+/// What a record says beside the build itself.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Record {
+    #[serde(flatten)]
+    pub(crate) build: Build,
+    /// Absent where the request for the build gave no token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) idempotency: Option<Idempotency>,
+}
+
+/// The idempotency token that a build was started with: repeated after a restart, it starts no other.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Idempotency {
+    pub(crate) token: String,
+    /// The request's input.
+    pub(crate) input: Value,
+    pub(crate) used: Timestamp,
+}
 
 /// Where records are kept, if they are.
 pub(crate) struct Records {
@@ -19,33 +42,38 @@ impl Records {
     }
 
     /// All records, oldest first.
-    pub(crate) fn load(&self) -> Result<Vec<Build>, OpenError> {
+    pub(crate) fn load(&self) -> Result<Vec<Record>, OpenError> {
         let Some(folder) = &self.folder else { return Ok(Vec::new()) };
         let unusable = |source| OpenError::Folder { path: folder.clone(), source };
-        let mut builds = Vec::new();
+        let mut records = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(unusable)? {
             let path = entry.map_err(unusable)?.path();
-            // Other names are what a crash left of a file that was being written.
             if path.extension().is_none_or(|extension| extension != "json") {
+                // What a crash left of a file that was being written.
+                if path.extension().is_some_and(|extension| extension == "new") {
+                    std::fs::remove_file(&path).map_err(unusable)?;
+                }
                 continue;
             }
             let bytes = std::fs::read(&path)
                 .map_err(|source| OpenError::Folder { path: path.clone(), source })?;
-            let build: Build = serde_json::from_slice(&bytes)
+            let record: Record = serde_json::from_slice(&bytes)
                 .map_err(|source| OpenError::Record { path, source })?;
-            builds.push(build);
+            records.push(record);
         }
-        builds.sort_by(|left, right| {
+        records.sort_by(|left, right| {
+            let (left, right) = (&left.build, &right.build);
             let key = |build: &Build| (build.start_time, build.build_number);
             key(left).cmp(&key(right)).then_with(|| left.id.cmp(&right.id))
         });
-        Ok(builds)
+        Ok(records)
     }
 
     /// Keeps a record. A failure costs the history of one build, so it is only logged.
-    pub(crate) fn save(&self, build: &Build) {
+    pub(crate) fn save(&self, build: &Build, idempotency: Option<&Idempotency>) {
         let Some(folder) = &self.folder else { return };
-        if let Err(error) = write(folder, build) {
+        let record = Record { build: build.clone(), idempotency: idempotency.cloned() };
+        if let Err(error) = write(folder, &record) {
             tracing::warn!(build.id = build.id, %error, "could not keep the record of a build");
         }
     }
@@ -64,10 +92,12 @@ fn path(folder: &Path, build: &Build) -> PathBuf {
 
 /// Whole or not at all: a reader never sees half a record. Only the user may read it, since a
 /// build's variables may be secret.
-fn write(folder: &Path, build: &Build) -> io::Result<()> {
+fn write(folder: &Path, record: &Record) -> io::Result<()> {
     let mut file = tempfile::Builder::new().suffix(".new").tempfile_in(folder)?;
-    file.write_all(&serde_json::to_vec_pretty(build)?)?;
-    file.persist(path(folder, build))?;
+    file.write_all(&serde_json::to_vec_pretty(record)?)?;
+    // A crash of the machine must not leave the name without its content: no start would read it.
+    file.as_file().sync_all()?;
+    file.persist(path(folder, &record.build))?;
     Ok(())
 }
 

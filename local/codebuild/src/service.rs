@@ -23,7 +23,7 @@ use crate::events;
 use crate::logs::{LogLength, LogWindow, Logs};
 use crate::notice::{BuildInfo, Notice};
 use crate::project::Project;
-use crate::records::Records;
+use crate::records::{Idempotency, Record, Records};
 use crate::worker::{Job, Outcome, Reporter, Worker};
 
 /// How long a worker may clean up after a build that was stopped, in milliseconds.
@@ -34,6 +34,8 @@ pub const BUILDS_KEPT_MAX: usize = 10_000;
 const NOTICES_MAX: usize = 4_096;
 /// How long an idempotency token counts, in seconds.
 const IDEMPOTENCY_S: i64 = 5 * 60;
+/// Why a build ended that was not over when this process, or an earlier one, ended.
+const LOST: &str = "the local CodeBuild ended while the build ran";
 /// Environment variables whose names end so hold secrets.
 const SECRET_SUFFIX: &str = "_TASK_TOKEN";
 /// A shorter value is no secret, and masking it would blot out half the log.
@@ -82,6 +84,7 @@ pub(crate) struct State {
     pub(crate) builds: BTreeMap<String, Entry>,
     /// The ids of the builds, oldest first.
     pub(crate) order: BTreeMap<u64, String>,
+    /// What idempotency tokens stand for.
     tokens: BTreeMap<String, Token>,
     closed: bool,
 }
@@ -96,6 +99,7 @@ pub(crate) struct Entry {
     sequence: u64,
     info: Arc<BuildInfo>,
     stop: CancellationToken,
+    idempotency: Option<Idempotency>,
 }
 
 /// What an idempotency token stands for.
@@ -112,11 +116,15 @@ impl State {
         self.builds.values().filter(of_project).filter(|entry| !entry.build.build_complete).count()
     }
 
-    fn insert(&mut self, build: Build) -> &mut Entry {
+    fn insert(&mut self, build: Build, idempotency: Option<Idempotency>) -> &mut Entry {
+        if let Some(Idempotency { token, input, used }) = idempotency.clone() {
+            self.tokens.insert(token, Token { input, id: build.id.clone(), used });
+        }
         let sequence = self.order.last_key_value().map_or(0, |(last, _)| last + 1);
         self.order.insert(sequence, build.id.clone());
         let info = BuildInfo::new(&build);
-        let entry = Entry { sequence, info, stop: CancellationToken::new(), build };
+        let stop = CancellationToken::new();
+        let entry = Entry { sequence, info, stop, build, idempotency };
         self.builds.entry(entry.build.id.clone()).insert_entry(entry).into_mut()
     }
 
@@ -136,8 +144,8 @@ impl State {
 }
 
 impl CodeBuild {
-    /// Starts the service, with the finished builds of its folder. A build that was not over when
-    /// an earlier process ended is a `FAULT` now; no event tells of it.
+    /// Starts the service, with the builds of its folder. Those that were not over when an earlier
+    /// process ended wait for [`CodeBuild::recover`].
     ///
     /// Events leave in order, under the service's lock: `events` must not call back.
     pub fn open(
@@ -153,7 +161,7 @@ impl CodeBuild {
         };
         let logs = Logs::new(host.clone(), logs_folder.as_deref());
         let mut state = State::default();
-        for mut build in records.load()? {
+        for Record { build, idempotency } in records.load()? {
             let location = &build.logs;
             logs.reopen(&location.group_name, &location.stream_name, build.start_time).map_err(
                 |source| OpenError::Folder {
@@ -161,12 +169,7 @@ impl CodeBuild {
                     source,
                 },
             )?;
-            if !build.build_complete {
-                let context = PhaseContext::new("INTERNAL_ERROR", "the local CodeBuild ended");
-                close(&mut build, Status::Fault, vec![context], host.now());
-                records.save(&build);
-            }
-            state.insert(build);
+            state.insert(build, idempotency);
         }
         let inner = Inner {
             slots: Arc::new(Semaphore::new(settings.concurrent_builds_max)),
@@ -181,6 +184,32 @@ impl CodeBuild {
             records,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Ends the builds that were not over when an earlier process ended: each is a `FAULT`, as its
+    /// processes are gone, and an event tells of it. Gives their ids.
+    pub fn recover(&self) -> Vec<String> {
+        let lost: Vec<_> = {
+            let state = self.state();
+            let entries = state.order.values().filter_map(|id| state.builds.get(id));
+            entries
+                .map(|entry| &entry.build)
+                .filter(|build| !build.build_complete)
+                .cloned()
+                .collect()
+        };
+        for build in &lost {
+            let LogsLocation { group_name, stream_name, .. } = &build.logs;
+            self.inner.logs.resume(group_name, stream_name, secrets(build));
+            self.log(&build.id, &format!("[Container] {LOST}"));
+            self.interrupt(&build.id);
+        }
+        lost.into_iter().map(|build| build.id).collect()
+    }
+
+    /// Ends a build that cannot go on, for no fault of its own.
+    fn interrupt(&self, id: &str) {
+        self.finish(id, Status::Fault.into(), vec![PhaseContext::new("INTERNAL_ERROR", LOST)]);
     }
 
     /// Adds a project, or replaces the one of its name; builds that go on are not affected.
@@ -242,8 +271,8 @@ impl CodeBuild {
         self.inner.notices.subscribe()
     }
 
-    /// Stops every build and waits, at most two seconds, until the workers have ended. Builds
-    /// started from now on are refused.
+    /// Ends every build as a `FAULT` and waits, at most two seconds, until the workers have ended.
+    /// Builds started from now on are refused.
     pub async fn shutdown(&self) {
         let ids: Vec<_> = {
             let mut state = self.state();
@@ -251,7 +280,8 @@ impl CodeBuild {
             state.builds.keys().cloned().collect()
         };
         for id in ids {
-            self.stop(&id);
+            self.interrupt(&id);
+            self.cancel(&id);
         }
         self.inner.tasks.close();
         let bound = Duration::from_millis(WORKER_END_MS_MAX + 500);
@@ -320,15 +350,18 @@ impl CodeBuild {
             )));
         }
 
-        let build = self.insert(&mut state, new, now);
-        if let Some((token, input)) = token {
-            state.tokens.insert(token, Token { input, id: build.id.clone(), used: now });
-        }
-        Ok(build)
+        let idempotency = token.map(|(token, input)| Idempotency { token, input, used: now });
+        Ok(self.insert(&mut state, new, idempotency, now))
     }
 
     /// Gives a new build its identity, tells of it and lets it run.
-    fn insert(&self, state: &mut State, new: NewBuild, now: Timestamp) -> Build {
+    fn insert(
+        &self,
+        state: &mut State,
+        new: NewBuild,
+        idempotency: Option<Idempotency>,
+        now: Timestamp,
+    ) -> Build {
         let inner = &self.inner;
         let uuid = inner.host.uuid().to_string();
         let group_name = format!("/aws/codebuild/{}", new.project_name);
@@ -381,9 +414,9 @@ impl CodeBuild {
         build.phases = vec![phase(PhaseType::Submitted, true), phase(PhaseType::Queued, false)];
         build.current_phase = PhaseType::Queued;
         (inner.events)(events::phase_change(&inner.host, &build, &build.phases[0]));
-        inner.records.save(&build);
+        inner.records.save(&build, idempotency.as_ref());
 
-        let entry = state.insert(build.clone());
+        let entry = state.insert(build.clone(), idempotency);
         self.notify(Notice::Queued { build: Arc::clone(&entry.info) });
         let task = self.clone().run(build.id.clone(), entry.stop.clone());
         inner.tasks.spawn(task);
@@ -397,6 +430,11 @@ impl CodeBuild {
     /// Stops a build that is not over; gives it back as it is then, if there is such a build.
     pub(crate) fn stop(&self, id: &str) -> Option<Build> {
         self.finish(id, Status::Stopped.into(), Vec::new());
+        self.cancel(id)
+    }
+
+    /// Ends the work of a build that is over by its record, which it gives back.
+    fn cancel(&self, id: &str) -> Option<Build> {
         let state = self.state();
         let entry = state.builds.get(id)?;
         entry.stop.cancel();
@@ -526,8 +564,9 @@ impl CodeBuild {
                 self.tell_phase_end(entry);
             }
             let build = &entry.build;
+            // In this order: a crash in between tells of the build's end twice, never not at all.
             (self.inner.events)(events::state_change(&self.inner.host, build));
-            self.inner.records.save(build);
+            self.inner.records.save(build, entry.idempotency.as_ref());
             self.inner.logs.end(&build.logs.group_name, &build.logs.stream_name);
             self.notify(Notice::Finished {
                 build: Arc::clone(&entry.info),
@@ -552,7 +591,7 @@ impl CodeBuild {
                 if let Some(entry) = state.builds.get_mut(id) {
                     let config = entry.build.auto_retry_config.get_or_insert_default();
                     config.next_auto_retry = Some(next.arn);
-                    self.inner.records.save(&entry.build);
+                    self.inner.records.save(&entry.build, entry.idempotency.as_ref());
                 }
             }
             Err(error) => tracing::warn!(build.id = id, %error, "could not try a build again"),

@@ -96,7 +96,8 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// A worker for builds of `host`'s account and region.
+    /// A worker for builds of `host`'s account and region. The folder is its own: what builds of an
+    /// earlier process left there goes, and so do processes of theirs that outlived it.
     pub fn new(host: Host, mut settings: ShellSettings) -> Result<Self, ShellError> {
         if let Some(registry) = &settings.registry {
             let of_host = |c: char| c.is_ascii_alphanumeric() || ".:-[]".contains(c);
@@ -108,6 +109,9 @@ impl Shell {
         let unusable = |source| ShellError::Folder { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(unusable)?;
         settings.folder = folder.canonicalize().map_err(unusable)?;
+        if !settings.keep_folders {
+            sweep(&settings.folder).map_err(unusable)?;
+        }
         Ok(Self { host, settings: Arc::new(settings) })
     }
 
@@ -155,7 +159,7 @@ impl Run<'_> {
             .rand_bytes(0)
             .disable_cleanup(self.shell.settings.keep_folders)
             .tempdir_in(&self.shell.settings.folder)?;
-        let group = Group::start(&format!("CODEBUILD_BUILD_ARN={}", self.job.arn))?;
+        let group = Group::start(&format!("{}{}", group::MARK, self.job.arn))?;
         let outcome = {
             let mut phases = std::pin::pin!(self.phases(folder.path(), &group));
             tokio::select! {
@@ -471,6 +475,32 @@ impl Run<'_> {
         let time = self.shell.host.now().strftime("%Y/%m/%d %H:%M:%S%.6f");
         self.job.reporter.log(&format!("[Container] {time} {message}"));
     }
+}
+
+/// Removes the folders of builds whose process ended before them, and kills what still runs in them.
+fn sweep(folder: &Path) -> io::Result<()> {
+    let mut uuids = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        uuids.extend(
+            name.to_str().filter(|name| uuid::Uuid::parse_str(name).is_ok()).map(str::to_owned),
+        );
+    }
+    if uuids.is_empty() {
+        return Ok(());
+    }
+    let is_mark = |variable: &[u8]| {
+        variable.starts_with(group::MARK.as_bytes())
+            && uuids.iter().any(|uuid| variable.ends_with(uuid.as_bytes()))
+    };
+    for _ in 0..group::LEFTOVER_PASSES_MAX {
+        if !group::kill_marked(&is_mark) {
+            break;
+        }
+        // A killed process holds what it has open for a moment longer.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    uuids.iter().try_for_each(|uuid| remove(&folder.join(uuid)))
 }
 
 /// Removes a build's folder, with what the build made read-only in it.

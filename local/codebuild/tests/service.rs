@@ -302,14 +302,14 @@ async fn a_worker_that_does_not_end_is_left_after_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_stops_all_within_two_seconds_and_refuses_more() {
+async fn shutdown_ends_all_within_two_seconds_and_refuses_more() {
     let cloud = Cloud::with(Settings::default(), false);
     let id = cloud.start(&[]).await;
     sleep(Duration::from_secs(1)).await;
     let started = Instant::now();
     cloud.codebuild.shutdown().await;
     assert!(started.elapsed() <= Duration::from_secs(2));
-    assert_eq!(cloud.build(&id).await["buildStatus"], "STOPPED");
+    assert_eq!(cloud.build(&id).await["buildStatus"], "FAULT");
     let error = cloud.error("StartBuild", json!({"projectName": "app"})).await;
     assert_eq!(error, "ServiceUnavailableException: CodeBuild is ending");
 }
@@ -547,9 +547,19 @@ async fn records_and_logs_outlive_the_process() {
 
     let cloud = Cloud::on(host(8), settings(), true);
     assert_eq!(cloud.build(done["id"].as_str().unwrap()).await, done);
+    assert_eq!(cloud.build(&cut_off).await["buildStatus"], "IN_PROGRESS");
+    assert_eq!(cloud.codebuild.recover(), std::slice::from_ref(&cut_off));
+    assert_eq!(cloud.codebuild.recover(), Vec::<String>::new());
     let build = cloud.build(&cut_off).await;
     assert_eq!(build["buildStatus"], "FAULT");
     assert_eq!(build["buildComplete"], true);
+    let [event] = cloud.events("CodeBuild Build State Change").try_into().unwrap();
+    let event = &event["detail"];
+    assert_eq!(event["build-status"], "FAULT");
+    let phases = event["additional-information"]["phases"].as_array().unwrap();
+    let fault = phases.iter().find(|phase| phase["phase-status"] == "FAULT").unwrap();
+    let why = "INTERNAL_ERROR: the local CodeBuild ended while the build ran";
+    assert_eq!(fault["phase-context"], json!([why]));
     let next = cloud.start(&[]).await;
     assert_eq!(cloud.build(&next).await["buildNumber"], 3);
     let input = json!({
@@ -559,6 +569,51 @@ async fn records_and_logs_outlive_the_process() {
     });
     let events = cloud.codebuild.call_logs("GetLogEvents", input).await.unwrap();
     assert_eq!(events["events"][1]["message"], "still building\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_build_that_was_cut_off_says_so_after_a_torn_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        || Settings { folder: Some(folder.path().join("codebuild")), ..Settings::default() };
+    let cloud = Cloud::with(settings(), true);
+    let id = cloud.start(&[]).await;
+    sleep(Duration::from_secs(1)).await;
+    let log = cloud.codebuild.log_file(&id).unwrap();
+    drop(cloud);
+    let whole = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, &whole[..whole.len() - 3]).unwrap();
+
+    let cloud = Cloud::on(host(8), settings(), true);
+    cloud.codebuild.recover();
+    let input = json!({
+        "logGroupName": "/aws/codebuild/app",
+        "logStreamName": id.rsplit_once(':').unwrap().1,
+        "startFromHead": true,
+    });
+    let events = cloud.codebuild.call_logs("GetLogEvents", input).await.unwrap();
+    let last = events["events"].as_array().unwrap().last().unwrap()["message"].clone();
+    assert_eq!(last, "[Container] the local CodeBuild ended while the build ran\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idempotency_token_counts_after_a_restart_for_as_long_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        || Settings { folder: Some(folder.path().join("codebuild")), ..Settings::default() };
+    let cloud = Cloud::with(settings(), true);
+    let start = json!({"projectName": "app", "idempotencyToken": "once"});
+    let first = cloud.call("StartBuild", start.clone()).await["build"]["id"].clone();
+    drop(cloud);
+
+    let cloud = Cloud::on(host(8), settings(), true);
+    cloud.codebuild.recover();
+    let again = cloud.call("StartBuild", start.clone()).await["build"].clone();
+    assert_eq!((&again["id"], &again["buildStatus"]), (&first, &json!("FAULT")));
+    let other = json!({"projectName": "app", "idempotencyToken": "once", "sourceVersion": "other"});
+    assert!(cloud.error("StartBuild", other).await.contains("do not match"));
+    sleep(Duration::from_secs(301)).await;
+    assert_ne!(cloud.call("StartBuild", start).await["build"]["id"], first);
 }
 
 #[tokio::test(start_paused = true)]

@@ -557,6 +557,32 @@ async fn what_a_build_leaves_in_the_background_ends_with_it() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_process_left_of_its_builds_goes_and_nothing_else() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = tempfile::tempdir().unwrap();
+    let work = folder.path().join("work");
+    let (uuid, other) =
+        ("0d6f6ab1-2a5c-4f3e-9a51-54a3c7c6d1aa", "0d6f6ab1-2a5c-4f3e-9a51-54a3c7c6d1bb");
+    fs::create_dir_all(work.join(uuid).join("src/read-only")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o500);
+    fs::set_permissions(work.join(uuid).join("src/read-only"), mode).unwrap();
+    fs::write(work.join("mine"), "").unwrap();
+    let sleep = |uuid: &str| {
+        let arn = format!("arn:aws:codebuild:us-east-1:000000000000:build/app:{uuid}");
+        let mut command = tokio::process::Command::new("sleep");
+        command.arg("1000").env("CODEBUILD_BUILD_ARN", arn).kill_on_drop(true).spawn().unwrap()
+    };
+    let (mut left, mut stranger) = (sleep(uuid), sleep(other));
+    let _machine = Machine::with(|_, settings| settings.folder = work.clone());
+    let status = tokio::time::timeout(PATIENCE, left.wait()).await.unwrap().unwrap();
+    assert_eq!(status.signal(), Some(9));
+    assert!(stranger.try_wait().unwrap().is_none());
+    let names: Vec<_> =
+        fs::read_dir(&work).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["mine"]);
+}
+
+#[tokio::test]
 async fn a_bad_buildspec_fails_the_download() {
     let machine = Machine::new();
     let finished = machine.run(json!({})).await;

@@ -80,7 +80,8 @@ async fn an_event_outlives_the_process_until_all_its_targets_took_it() {
         assert!(matches!(next(&mut again.notices).await, Notice::Delivered(_)));
     }
     let received = again.received.lock().unwrap().clone();
-    let details: Vec<&Value> = received.iter().map(|(_, payload, _)| &payload["detail"]["n"]).collect();
+    let details: Vec<&Value> =
+        received.iter().map(|(_, payload, _)| &payload["detail"]["n"]).collect();
     assert_eq!(details, [1, 1, 2, 2]);
     assert_eq!(received[0].1["id"], setup.received.lock().unwrap()[0].1["id"]);
     assert_eq!(files(folder.path()), 0);

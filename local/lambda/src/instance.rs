@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::FunctionError;
 use crate::log::{LogStream, Logger};
 use crate::runtime_api::{Delivery, End, RESPONSE_BYTES_MAX, Report, RuntimeApi, Unanswered};
+use crate::watchdog::Watchdog;
 
 /// How long an instance may take to ask for its first event.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>
@@ -37,6 +38,7 @@ pub(crate) struct Start<'a> {
     pub(crate) environment: &'a BTreeMap<String, OsString>,
     pub(crate) logger: Logger,
     pub(crate) children: Children,
+    pub(crate) watchdog: Arc<Watchdog>,
     /// The invocation that it is started for.
     pub(crate) request_id: &'a str,
 }
@@ -75,12 +77,13 @@ pub(crate) struct Instance {
     initialised: bool,
     logger: Logger,
     children: Children,
+    watchdog: Arc<Watchdog>,
 }
 
 impl Instance {
     /// Starts the process; it has not asked for an event yet.
     pub(crate) async fn start(start: Start<'_>) -> Result<Self, FunctionError> {
-        let Start { program, environment, logger, children, request_id } = start;
+        let Start { program, environment, logger, children, watchdog, request_id } = start;
         let entrypoint = |error: std::io::Error| {
             let what = format!("fork/exec {}: {error}", program.display());
             FunctionError::of_platform("Runtime.InvalidEntrypoint", request_id, what)
@@ -110,7 +113,17 @@ impl Instance {
         // A child that was not waited for has its id.
         let pid = child.id().unwrap_or_default();
         lock(&children).insert(pid);
-        Ok(Self { child, pid, runtime, waiting: None, initialised: false, logger, children })
+        watchdog.watch(pid);
+        Ok(Self {
+            child,
+            pid,
+            runtime,
+            waiting: None,
+            initialised: false,
+            logger,
+            children,
+            watchdog,
+        })
     }
 
     /// Runs one invocation to its end.
@@ -228,6 +241,7 @@ impl Drop for Instance {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
         lock(&self.children).remove(&self.pid);
+        self.watchdog.forget(self.pid);
     }
 }
 

@@ -23,6 +23,7 @@ use crate::instance::{Children, Ended, Instance, Request, Start, response_too_la
 use crate::log::{LINES_KEPT_MAX, Logger};
 use crate::notice::{NOTICES_KEPT_MAX, Notice};
 use crate::runtime_api::RESPONSE_BYTES_MAX;
+use crate::watchdog::Watchdog;
 use crate::{FunctionError, FunctionSettings, Handler, Invocation, LogLine};
 
 /// The largest payload of a synchronous invocation.
@@ -88,6 +89,7 @@ pub(crate) struct Service {
     notices: broadcast::Sender<Notice>,
     events: Arc<Semaphore>,
     spool: Option<Spool>,
+    watchdog: Arc<Watchdog>,
     pub(crate) stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -140,6 +142,7 @@ impl Lambda {
             notices: broadcast::Sender::new(NOTICES_KEPT_MAX),
             events: Arc::new(Semaphore::new(EVENTS_WAITING_MAX)),
             spool,
+            watchdog: Arc::default(),
             stop: stop.clone(),
             tasks: TaskTracker::new(),
         };
@@ -525,6 +528,7 @@ impl Service {
             environment: &environment::of(&self.host, &function.settings, &self.environment),
             logger: Logger::new(function.name.clone(), self.lines.clone()),
             children: function.children.clone(),
+            watchdog: self.watchdog.clone(),
             request_id,
         })
         .await

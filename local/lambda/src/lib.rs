@@ -21,6 +21,7 @@ mod log;
 mod notice;
 mod runtime_api;
 mod url;
+mod watchdog;
 
 pub use asynchronous::{FailureCondition, FailureNotice, FailureSink};
 pub use function::{

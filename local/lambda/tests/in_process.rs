@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +29,19 @@ struct World {
 
 impl World {
     fn new(retries: AsynchronousRetries, concurrency_max: usize) -> Self {
+        let lambda = Lambda::new(host(), BTreeMap::new());
+        Self::on(lambda, retries, concurrency_max)
+    }
+
+    /// A service on a folder, which has gone on with what it found.
+    fn reopened(folder: &Path) -> Self {
+        let lambda = Lambda::open(host(), BTreeMap::new(), folder).unwrap();
+        let world = Self::on(lambda, AsynchronousRetries::default(), 10);
+        world.lambda.recover().unwrap();
+        world
+    }
+
+    fn on(lambda: Lambda, retries: AsynchronousRetries, concurrency_max: usize) -> Self {
         let start = Instant::now();
         let runs = Arc::new(Mutex::new(Vec::new()));
         let notices = Arc::new(Mutex::new(Vec::new()));
@@ -37,8 +51,6 @@ impl World {
             let run = runs_of_handler.lock().unwrap().len();
             Box::pin(handle(invocation, run))
         }));
-        let host = Host::seeded("000000000000", "us-east-1", Timestamp::UNIX_EPOCH, 1);
-        let lambda = Lambda::new(host, BTreeMap::new());
         let settings = FunctionSettings {
             name: "publish".to_owned(),
             arn: ARN.to_owned(),
@@ -83,6 +95,14 @@ impl World {
         }
         self.lambda.handle_http(request.body(Bytes::from(body.to_owned())).unwrap()).await
     }
+}
+
+fn host() -> Host {
+    Host::seeded("000000000000", "us-east-1", Timestamp::UNIX_EPOCH, 1)
+}
+
+fn files(folder: &Path) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
 }
 
 /// Does what the event says; `run` counts from 1.
@@ -157,6 +177,41 @@ async fn a_failing_event_runs_again_after_one_and_two_minutes_and_is_then_given_
     assert_eq!(notice.payload, json!({ "do": "fail" }).to_string());
     let error: Value = serde_json::from_slice(notice.error.as_ref().unwrap()).unwrap();
     assert_eq!(error["errorType"], "Index.Mismatch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_outlives_the_process_with_the_attempts_that_it_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::reopened(folder.path());
+    world.send(json!({ "do": "fail" })).await;
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!((world.runs(), files(folder.path())), (vec![0], 1));
+    world.lambda.shutdown().await;
+
+    // What failed once before has two more attempts.
+    let again = World::reopened(folder.path());
+    sleep(Duration::from_hours(7)).await;
+    assert_eq!(again.runs(), [0, 120]);
+    let notices = again.notices.lock().unwrap().clone();
+    let [notice] = notices.as_slice() else { panic!("{notices:?}") };
+    assert_eq!(notice.invocations, 3);
+    assert_eq!(notice.payload, json!({ "do": "fail" }).to_string());
+    assert_eq!(files(folder.path()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_was_running_runs_again_and_is_forgotten_when_it_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::reopened(folder.path());
+    world.send(json!({ "do": "sleep", "seconds": 20 })).await;
+    sleep(Duration::from_secs(1)).await;
+    world.lambda.shutdown().await;
+    let again = World::reopened(folder.path());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((again.runs(), files(folder.path())), (vec![0], 1));
+    sleep(Duration::from_secs(20)).await;
+    again.lambda.shutdown().await;
+    assert_eq!(files(folder.path()), 0);
 }
 
 #[tokio::test(start_paused = true)]

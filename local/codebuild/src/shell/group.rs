@@ -8,7 +8,9 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 
 /// How often what escaped from the group is looked for again.
-const LEFTOVER_PASSES_MAX: usize = 5;
+pub(super) const LEFTOVER_PASSES_MAX: usize = 5;
+/// The variable that each process of a build has in its environment, up to the build's ARN.
+pub(super) const MARK: &str = "CODEBUILD_BUILD_ARN=";
 
 /// A process group that exists as long as this does.
 ///
@@ -64,33 +66,31 @@ impl Group {
             tracing::warn!(%error, "could not wait for the leader of a process group");
         }
         for _ in 0..LEFTOVER_PASSES_MAX {
-            let leftovers = self.leftovers();
-            if leftovers.is_empty() {
+            if !kill_marked(&|variable| variable == self.mark) {
                 return;
-            }
-            for process in leftovers {
-                if let Err(error) = kill_process(process, Signal::KILL) {
-                    tracing::debug!(%error, "a leftover process ended by itself");
-                }
             }
             // A killed process shows for a moment longer, until its parent has heard.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
 
-    /// The processes with the build's mark in their environment.
-    fn leftovers(&self) -> Vec<Pid> {
-        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-        entries
-            .flatten()
-            .filter_map(|entry| {
-                let id = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
-                let environment = std::fs::read(entry.path().join("environ")).ok()?;
-                let mut variables = environment.split(|&byte| byte == 0);
-                variables.any(|variable| variable == self.mark).then_some(id)
-            })
-            .collect()
+/// Kills the processes with such a variable in their environment; tells whether there were any.
+pub(super) fn kill_marked(is_mark: &dyn Fn(&[u8]) -> bool) -> bool {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return false };
+    let mut any = false;
+    for entry in entries.flatten() {
+        let id = entry.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?));
+        let Some(id) = id else { continue };
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+        if environment.split(|&byte| byte == 0).any(is_mark) {
+            any = true;
+            if let Err(error) = kill_process(id, Signal::KILL) {
+                tracing::debug!(%error, "a leftover process ended by itself");
+            }
+        }
     }
+    any
 }
 
 impl Drop for Group {
