@@ -84,7 +84,7 @@ async fn a_waiting_task_goes_on_with_the_token_that_it_had() {
 
     let again = World::suspended(&definition(), folder.path(), 1_010);
     assert_eq!(again.history(&arn).await, before);
-    assert_eq!(again.service.resume(), [arn.clone()]);
+    assert_eq!(again.service.resume(), std::slice::from_ref(&arn));
     assert_eq!(again.service.resume(), Vec::<String>::new());
     sleep(Duration::from_secs(1)).await;
     let execution = again.ok("DescribeExecution", json!({ "executionArn": arn })).await;
