@@ -136,6 +136,11 @@ class Policies(unittest.TestCase):
         needed = {("lambda:InvokeFunction", function), self.dead_letters}
         self.assertEqual((set(grants(statements)), managed), (needed, set()))
 
+    def test_the_schedule_of_reconcile_may_invoke_it(self):
+        function = arn("lambda", f"function:{self.stack.physical['ReconcileFunction']}")
+        statements, managed = self.stack.policies("ReconcileScheduleRole")
+        self.assertEqual((set(grants(statements)), managed), ({("lambda:InvokeFunction", function)}, set()))
+
     def test_builds_may_push_to_the_repository_and_write_their_logs(self):
         statements, managed = self.stack.policies("BuildRole")
         self.assertEqual(managed, set())

@@ -59,7 +59,11 @@ pub(crate) fn in_process(
             let names = ["PROJECT_AMD64", "PROJECT_ARM64", "PROJECT_MANIFEST"];
             let config = variable("ARCHWELD_CONFIG");
             let projects = names.map(variable).to_vec();
-            let settings = reconcile::Settings::new(projects, Path::new(&config));
+            let settings = reconcile::Settings::new(
+                projects,
+                variable("STATE_MACHINE_ARN"),
+                Path::new(&config),
+            );
             let clients = reconcile::Clients::new(sdk_config);
             handler((settings, clients), |payload, shared| async move {
                 reconcile::handle(payload, &shared.0, &shared.1).await

@@ -9,6 +9,14 @@ use serde_json::{Value, json};
 
 const EXECUTION: &str = "arn:aws:states:us-east-1:123456789012:execution:multi-arch-build:r9";
 
+const STATE_MACHINE: &str =
+    "arn:aws:states:us-east-1:123456789012:stateMachine:archweld-multi-arch-build";
+
+/// What the state machine sends to `reconcile`.
+fn order() -> Value {
+    json!({"execution": EXECUTION, "start_time": "2026-11-23T10:00:00.000Z"})
+}
+
 async fn after_a_run() -> World {
     let world = World::open(Door::InProcess).await;
     let ended = world.run("r1", json!({"publisher": "lambda"})).await;
@@ -33,14 +41,14 @@ async fn only_the_running_builds_of_the_execution_are_stopped_however_many_are_n
     let projects = ["archweld-arm64", "archweld-amd64"].map(str::to_owned).to_vec();
     let settings = settings(projects);
     let clients = reconcile::Clients::new(&world.cloud.sdk_config());
-    let order = json!({"execution": EXECUTION});
+    let order = order();
     let stopped = reconcile::handle(order.clone(), &settings, &clients).await.unwrap();
-    assert_eq!(stopped.builds, [ours.as_str()]);
+    assert_eq!(stopped.stopped, [ours.as_str()]);
     while !matches!(notices.recv().await.unwrap(), Notice::Finished { build, .. } if build.id == ours)
     {
     }
     let stopped = reconcile::handle(order, &settings, &clients).await.unwrap();
-    assert_eq!(stopped.builds, [""; 0]);
+    assert_eq!(stopped.stopped, [""; 0]);
     assert_eq!(status(&world, &others).await, StatusType::InProgress);
     world.cloud.shutdown().await;
 }
@@ -58,12 +66,14 @@ async fn reconcile_reads_orders_and_events_and_nothing_else() {
                "detail": {"executionArn": EXECUTION, "name": "r9", "status": status, "startDate": 1_551_225_146_847_u64,
                           "input": "{}", "output": null}})
     };
-    for payload in [json!({"execution": EXECUTION}), change("RUNNING"), change("ABORTED")] {
+    for payload in [order(), change("RUNNING"), change("ABORTED")] {
         assert_eq!(handle(payload).await, Ok(reconcile::Reconciled::default()));
     }
     for (payload, message) in [
         (json!({}), "missing field `execution`"),
         (json!({"executions": []}), "executions: unknown field"),
+        (json!({"execution": EXECUTION, "start_time": "now"}), "start_time: "),
+        (json!({"scheduled_time": 5}), "scheduled_time: invalid type"),
         (
             json!({"detail-type": "x", "detail": {"status": "FAILED"}}),
             "detail: missing field `executionArn`",
@@ -112,7 +122,7 @@ fn settings(projects: Vec<String>) -> reconcile::Settings {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("archweld.toml");
     std::fs::write(&config, CONFIG).unwrap();
-    reconcile::Settings::new(projects, &config)
+    reconcile::Settings::new(projects, STATE_MACHINE.to_owned(), &config)
 }
 
 /// Starts a build by hand; gives its identity.

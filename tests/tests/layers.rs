@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("archweld-runtime", &["archweld-model"]),
     ("archweld-ecr", &["archweld-model", "archweld-runtime"]),
+    ("archweld-builds", &["archweld-ecr", "archweld-model", "archweld-runtime"]),
     ("archweld-executable", &["archweld-model"]),
     ("plan-build", FUNCTION),
     ("start-build", FUNCTION),
@@ -31,6 +32,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 const FUNCTION: &[&str] = &[
     "archweld-aws",
     "archweld-badge",
+    "archweld-builds",
     "archweld-ecr",
     "archweld-executable",
     "archweld-model",

@@ -153,7 +153,7 @@ impl<'a> Path<'a> {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("archweld.toml");
         std::fs::write(&config, CONFIG).unwrap();
-        let settings = reconcile::Settings::new(vec![], &config);
+        let settings = reconcile::Settings::new(vec![], String::new(), &config);
         let event = json!({
             "detail-type": "Step Functions Execution Status Change",
             "detail": {

@@ -92,11 +92,22 @@ async fn repair() -> BTreeSet<Asked> {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("archweld.toml");
     std::fs::write(&config, CONFIG).unwrap();
-    let settings = reconcile::Settings::new(vec![], &config);
+    let settings = reconcile::Settings::new(vec![], String::new(), &config);
     let clients =
         reconcile::Clients::new(&world.recorder.of("reconcile", &world.cloud.sdk_config()));
     reconcile::handle(event, &settings, &clients).await.unwrap();
     assert_ne!(world.tagged("latest").await.unwrap().digest, image.digest);
+    close(world).await
+}
+
+/// Runs whose events are all lost: `reconcile` does on its schedule what others could not.
+async fn lost_events() -> BTreeSet<Asked> {
+    let template = std::fs::read_to_string(template()).unwrap();
+    let template = template.replace("anything-but: IN_PROGRESS", "NEVER");
+    let world = World::with(Door::InProcess, CONFIG, &template).await;
+    assert_eq!(world.run("built", json!({})).await.status, ExecutionStatus::Succeeded);
+    world.builds.behave("linux/arm64", Behaviour::Fail("no".to_owned()));
+    assert_eq!(world.run("failed", json!({})).await.error, "Build.Failed");
     close(world).await
 }
 
@@ -115,9 +126,8 @@ async fn triggers() -> BTreeSet<Asked> {
         world.builds.behave("linux/amd64", Behaviour::Push);
         settle().await;
     }
-    let [schedule] = &world.cloud.scheduler().schedules()[..] else { panic!("one schedule") };
     let slot = "2026-11-24T03:00:00Z".parse().unwrap();
-    world.cloud.scheduler().fire(&schedule.settings.name, slot).await.unwrap();
+    world.cloud.scheduler().fire("archweld-nightly", slot).await.unwrap();
     settle().await;
     let base = "base".parse().unwrap();
     world.cloud.ensure_repository(&base).await.unwrap();
@@ -150,7 +160,9 @@ async fn every_call_of_every_function_is_on_record() {
     let world = World::open(Door::InProcess).await;
     let state_machine = world.state_machine();
     let mut asked = close(world).await;
-    for more in [runs().await, failures().await, repair().await, triggers().await] {
+    for more in
+        [runs().await, failures().await, repair().await, lost_events().await, triggers().await]
+    {
         asked.extend(more);
     }
     assert!(asked.iter().any(|asked| asked.resource == Resource::Repository(repository().into())));

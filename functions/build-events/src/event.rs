@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use archweld_model::{Environment, TimingSeconds};
+use archweld_builds::EndedBuild;
+use archweld_model::Environment;
 use serde::Deserialize;
 
 /// The event.
@@ -62,16 +63,12 @@ struct Logs {
     deep_link: Option<String>,
 }
 
-/// A phase of the build.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Phase {
-    /// Such as `BUILD`.
-    pub phase_type: String,
-    /// Such as `FAILED`; missing for the last phase.
-    pub phase_status: Option<String>,
-    /// `CODE: message` strings; a clean phase often has `: `.
-    pub phase_context: Option<Vec<String>>,
+struct Phase {
+    phase_type: String,
+    phase_status: Option<String>,
+    phase_context: Option<Vec<String>>,
     duration_in_seconds: Option<f64>,
 }
 
@@ -92,31 +89,28 @@ impl Detail {
         collect(variables)
     }
 
-    /// The variables that the buildspec exported, where the event carries them.
-    pub fn exported(&self) -> Option<Environment> {
-        let information = self.additional_information.as_ref()?;
-        information.exported_environment_variables.as_deref().map(collect)
-    }
-
-    /// Where the build's log can be read.
-    pub fn log(&self) -> Option<&str> {
-        self.additional_information.as_ref()?.logs.as_ref()?.deep_link.as_deref()
-    }
-
-    /// The phases so far.
-    pub fn phases(&self) -> &[Phase] {
-        self.additional_information
-            .as_ref()
-            .and_then(|information| information.phases.as_deref())
-            .unwrap_or_default()
-    }
-
-    /// How long each phase took.
-    pub fn timing(&self) -> TimingSeconds {
-        self.phases()
-            .iter()
-            .filter_map(|phase| Some((phase.phase_type.clone(), phase.duration_in_seconds?)))
-            .collect()
+    /// What the event tells of the build.
+    pub fn into_build(self) -> EndedBuild {
+        let (id, environment) = (self.build_id().to_owned(), self.environment());
+        let information = self.additional_information.unwrap_or_default();
+        EndedBuild {
+            id,
+            status: self.build_status,
+            environment,
+            exported: information.exported_environment_variables.as_deref().map(collect),
+            log: information.logs.and_then(|logs| logs.deep_link),
+            phases: information
+                .phases
+                .unwrap_or_default()
+                .into_iter()
+                .map(|phase| archweld_builds::Phase {
+                    name: phase.phase_type,
+                    status: phase.phase_status,
+                    contexts: phase.phase_context.unwrap_or_default(),
+                    seconds: phase.duration_in_seconds,
+                })
+                .collect(),
+        }
     }
 }
 
@@ -153,8 +147,9 @@ mod tests {
             let detail = detail(information);
             assert_eq!(detail.build_id(), "img-arm64:1234");
             assert_eq!(detail.environment(), Environment::default());
-            assert!(detail.log().is_none() && detail.phases().is_empty());
-            assert_eq!(detail.exported(), None);
+            let build = detail.into_build();
+            assert!(build.log.is_none() && build.phases.is_empty());
+            assert_eq!(build.exported, None);
         }
     }
 
@@ -165,7 +160,7 @@ mod tests {
             {"phase-type": "BUILD", "phase-status": "SUCCEEDED", "duration-in-seconds": 2.5},
             {"phase-type": "COMPLETED"},
         ]}));
-        let timing = detail.timing().into_iter().collect::<Vec<_>>();
+        let timing = detail.into_build().timing().into_iter().collect::<Vec<_>>();
         assert_eq!(timing, [("BUILD".to_owned(), 2.5), ("SUBMITTED".to_owned(), 0.0)]);
     }
 

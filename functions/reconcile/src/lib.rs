@@ -1,39 +1,43 @@
-//! Puts right what an execution left behind: stops its builds, and moves the tags that it had no
-//! time to move.
+//! Puts right what events lose and executions leave behind.
 //!
-//! The state machine asks for the first when a build fails, and EventBridge for both when an
-//! execution has ended by whatever means: a callback task does not stop its build by itself.
+//! - The state machine asks it to stop an execution's builds when one of them fails: a callback task
+//!   does not stop its build by itself.
+//! - EventBridge tells it of every execution that ended, by whatever means: it stops the builds and
+//!   moves the tags that the execution had no time to move.
+//! - A schedule has it look for itself, as any of those events may be lost, and so may one of
+//!   CodeBuild's: it does the same for executions that ended of late, and tells those that run of
+//!   builds that ended.
+//!
+//! It keeps no state. Doing it twice, or two at a time, does nothing more than doing it once. Where
+//! nothing ran of late, a pass is one call.
 
+mod builds;
+mod executions;
 mod tags;
 
 use std::path::Path;
 
 use archweld_ecr::EcrError;
-use archweld_model::{Config, ErrorName, ImageTag, Named, variable};
+use archweld_model::{Config, ErrorName, ImageTag, Named};
 use archweld_runtime::{
-    CallError, ConfigFileError, Malformed, StartError, parse, read_config,
+    CallError, ConfigFileError, Malformed, StartError, metrics, parse, read_config,
     variable as from_environment,
 };
-use aws_sdk_codebuild::{
-    Client,
-    error::SdkError,
-    operation::stop_build::StopBuildError,
-    primitives::DateTime,
-    types::{Build, StatusType},
-};
 use aws_types::SdkConfig;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Longer than a build can live, in seconds: CodeBuild lets one wait for 8 hours and run for 36
-/// (<https://docs.aws.amazon.com/codebuild/latest/APIReference/API_StartBuild.html>).
-const BUILD_LIFETIME_SECONDS_MAX: i64 = 48 * 60 * 60;
+use builds::OwnBuild;
+use executions::Executions;
 
 /// What the function is deployed with.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The projects whose builds it looks at.
     projects: Vec<String>,
+    /// The ARN of the state machine whose executions it looks at.
+    state_machine: String,
     /// The images whose tags it looks at.
     config: Result<Config, ConfigFileError>,
 }
@@ -41,8 +45,10 @@ pub struct Settings {
 /// The services that the function calls.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    codebuild: Client,
+    codebuild: aws_sdk_codebuild::Client,
     ecr: aws_sdk_ecr::Client,
+    sfn: aws_sdk_sfn::Client,
+    builds: archweld_builds::Clients,
 }
 
 /// What the state machine sends.
@@ -51,6 +57,16 @@ pub struct Clients {
 struct Order {
     /// The ARN of the execution whose builds are not wanted any more.
     execution: String,
+    /// When it began.
+    start_time: Timestamp,
+}
+
+/// What the schedule sends.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pass {
+    /// When it is due: all that is asked of a clock here, and known to be late rather than early.
+    scheduled_time: Timestamp,
 }
 
 /// EventBridge's `Step Functions Execution Status Change` event.
@@ -59,24 +75,36 @@ struct StatusChange {
     detail: StatusDetail,
 }
 
+/// Times are in milliseconds since 1970.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StatusDetail {
     execution_arn: String,
     status: String,
     name: String,
-    /// In milliseconds since 1970.
     start_date: i64,
+    stop_date: Option<i64>,
     /// Missing where it is too long for an event.
+    input: Option<String>,
+}
+
+/// An execution that is over.
+#[derive(Debug, Clone)]
+struct EndedExecution {
+    arn: String,
+    name: String,
+    began: Timestamp,
     input: Option<String>,
 }
 
 /// What was put right.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Reconciled {
+    /// The builds that had ended with nobody knowing, of which the state machine was told.
+    pub completed: Vec<String>,
     /// The builds that were stopped.
-    pub builds: Vec<String>,
-    /// The moving tags of the execution, which are now where they belong.
+    pub stopped: Vec<String>,
+    /// The moving tags that were elsewhere than at the newest run, and are there now.
     pub tags: Vec<ImageTag>,
 }
 
@@ -95,6 +123,9 @@ pub enum Error {
     /// ECR refuses.
     #[error(transparent)]
     Ecr(#[from] EcrError),
+    /// The state machine cannot be told of a build.
+    #[error(transparent)]
+    Build(#[from] archweld_builds::Error),
 }
 
 impl Named for Error {
@@ -104,6 +135,7 @@ impl Named for Error {
             Self::Config(error) => error.name(),
             Self::Call(error) => error.name(),
             Self::Ecr(error) => error.name(),
+            Self::Build(error) => error.name(),
         }
     }
 }
@@ -118,23 +150,33 @@ impl Settings {
     pub fn from_environment() -> Result<Self, StartError> {
         let names = ["PROJECT_AMD64", "PROJECT_ARM64", "PROJECT_MANIFEST"];
         let projects = names.into_iter().map(from_environment).collect::<Result<_, _>>()?;
-        Ok(Self::new(projects, from_environment("ARCHWELD_CONFIG")?.as_ref()))
+        let state_machine = from_environment("STATE_MACHINE_ARN")?;
+        Ok(Self::new(projects, state_machine, from_environment("ARCHWELD_CONFIG")?.as_ref()))
     }
 
-    /// Settings for these projects and the configuration at `path`.
-    pub fn new(projects: Vec<String>, path: &Path) -> Self {
-        Self { projects, config: read_config(path) }
+    /// Settings for these projects, this state machine and the configuration at `path`.
+    pub fn new(projects: Vec<String>, state_machine: String, path: &Path) -> Self {
+        Self { projects, state_machine, config: read_config(path) }
+    }
+
+    fn config(&self) -> Result<&Config, ConfigFileError> {
+        self.config.as_ref().map_err(Clone::clone)
     }
 }
 
 impl Clients {
     /// Clients of one configuration.
     pub fn new(config: &SdkConfig) -> Self {
-        Self { codebuild: Client::new(config), ecr: archweld_ecr::patient_client(config) }
+        Self {
+            codebuild: aws_sdk_codebuild::Client::new(config),
+            ecr: archweld_ecr::patient_client(config),
+            sfn: aws_sdk_sfn::Client::new(config),
+            builds: archweld_builds::Clients::new(config),
+        }
     }
 }
 
-/// Puts right what an execution left.
+/// Puts right what an execution left, or what a pass finds.
 ///
 /// # Errors
 /// `Event.Malformed` for a payload of another shape; `Service.Unavailable`, which is retried.
@@ -143,98 +185,94 @@ pub async fn handle(
     settings: &Settings,
     clients: &Clients,
 ) -> Result<Reconciled, Error> {
-    let (execution, ended) = match payload.get("detail-type") {
-        None => (parse::<Order>(payload)?.execution, None),
-        Some(_) => {
-            let detail = parse::<StatusChange>(payload)?.detail;
-            if detail.status == "RUNNING" {
-                return Ok(Reconciled::default());
-            }
-            (detail.execution_arn.clone(), Some(detail))
-        }
-    };
     let mut reconciled = Reconciled::default();
-    for project in &settings.projects {
-        stop_builds(&execution, project, &clients.codebuild, &mut reconciled).await?;
-    }
-    if let Some(detail) = ended {
-        let config = settings.config.as_ref().map_err(Clone::clone)?;
-        reconciled.tags = tags::repair(&detail, config, clients).await?;
-    }
+    let done = if payload.get("detail-type").is_some() {
+        let detail = parse::<StatusChange>(payload)?.detail;
+        follow(detail, settings, clients, &mut reconciled).await
+    } else if payload.get("scheduled_time").is_some() {
+        let now = parse::<Pass>(payload)?.scheduled_time;
+        sweep(now, settings, clients, &mut reconciled).await
+    } else {
+        let order = parse::<Order>(payload)?;
+        stop_builds(&order.execution, order.start_time, None, settings, clients, &mut reconciled)
+            .await
+    };
+    let Reconciled { completed, stopped, tags } = &reconciled;
     tracing::info!(
-        execution.arn = execution,
-        builds = reconciled.builds.len(),
-        tags = reconciled.tags.len(),
-        "execution reconciled"
+        builds.completed = completed.len(),
+        builds.stopped = stopped.len(),
+        tags.moved = tags.len(),
+        failed = done.is_err(),
+        "reconciled"
     );
-    Ok(reconciled)
+    for (kind, repaired) in [
+        ("BuildCompleted", completed.len()),
+        ("BuildStopped", stopped.len()),
+        ("TagMoved", tags.len()),
+    ] {
+        if repaired > 0 {
+            // Far fewer than a float can count.
+            metrics::RECONCILE_REPAIRS.record(repaired as f64, [kind]);
+        }
+    }
+    done.map(|()| reconciled)
 }
 
+/// After an execution has ended.
+async fn follow(
+    detail: StatusDetail,
+    settings: &Settings,
+    clients: &Clients,
+    reconciled: &mut Reconciled,
+) -> Result<(), Error> {
+    if detail.status == "RUNNING" {
+        return Ok(());
+    }
+    let time = |milliseconds| Timestamp::from_millisecond(milliseconds).ok();
+    let ended = EndedExecution {
+        arn: detail.execution_arn,
+        name: detail.name,
+        began: time(detail.start_date).unwrap_or(Timestamp::MIN),
+        input: detail.input,
+    };
+    let until = detail.stop_date.and_then(time);
+    stop_builds(&ended.arn, ended.began, until, settings, clients, reconciled).await?;
+    reconciled.tags = tags::repair(&[ended], settings.config()?, clients).await?;
+    Ok(())
+}
+
+/// Stops the builds of an execution. One that began after its end is left to the schedule: by the
+/// time of the event, the execution may have been redriven.
 async fn stop_builds(
     execution: &str,
-    project: &str,
-    codebuild: &Client,
+    since: Timestamp,
+    until: Option<Timestamp>,
+    settings: &Settings,
+    clients: &Clients,
     reconciled: &mut Reconciled,
-) -> Result<(), CallError> {
-    let mut next_token = None;
-    let mut newest = None;
-    loop {
-        let page = codebuild
-            .list_builds_for_project()
-            .project_name(project)
-            // No sort order: stating one is an error once a project has more than 100 builds. The
-            // newest come first.
-            .set_next_token(next_token)
-            .send()
-            .await
-            .map_err(|error| CallError::new("codebuild:ListBuildsForProject", &error))?;
-        let ids = page.ids.unwrap_or_default();
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let builds = codebuild
-            .batch_get_builds()
-            .set_ids(Some(ids))
-            .send()
-            .await
-            .map_err(|error| CallError::new("codebuild:BatchGetBuilds", &error))?
-            .builds
-            .unwrap_or_default();
-        for build in builds.iter().filter(|build| is_running(build) && is_of(build, execution)) {
-            let Some(id) = build.id() else { continue };
-            stop(id, codebuild).await?;
-            reconciled.builds.push(id.to_owned());
-        }
-        next_token = page.next_token;
-        let started = || builds.iter().filter_map(Build::start_time).map(DateTime::secs);
-        newest = newest.or(started().max());
-        let age = newest.zip(started().min()).map_or(0, |(newest, oldest)| newest - oldest);
-        if next_token.is_none() || age > BUILD_LIFETIME_SECONDS_MAX {
-            return Ok(());
-        }
-    }
+) -> Result<(), Error> {
+    let builds = builds::since(since, &settings.projects, &clients.codebuild).await?;
+    let running = builds.iter().filter(|build| {
+        build.is_running()
+            && build.execution() == execution
+            && until.is_none_or(|until| build.began_before(until))
+    });
+    let running = running.map(OwnBuild::id).collect();
+    Ok(builds::stop_all(running, &clients.codebuild, reconciled).await?)
 }
 
-fn is_running(build: &Build) -> bool {
-    build.build_status() == Some(&StatusType::InProgress)
-}
-
-fn is_of(build: &Build, execution: &str) -> bool {
-    let variables = build.environment().map(|environment| environment.environment_variables());
-    variables
-        .unwrap_or_default()
-        .iter()
-        .any(|known| known.name() == variable::EXECUTION && known.value() == execution)
-}
-
-async fn stop(id: &str, codebuild: &Client) -> Result<(), CallError> {
-    match codebuild.stop_build().id(id).send().await {
-        Ok(_) => Ok(()),
-        Err(SdkError::ServiceError(context))
-            if matches!(context.err(), StopBuildError::ResourceNotFoundException(_)) =>
-        {
-            Ok(())
-        }
-        Err(error) => Err(CallError::new("codebuild:StopBuild", &error)),
-    }
+/// Looks after all executions that run, or that ended of late.
+async fn sweep(
+    now: Timestamp,
+    settings: &Settings,
+    clients: &Clients,
+    reconciled: &mut Reconciled,
+) -> Result<(), Error> {
+    let executions = Executions::list(&settings.state_machine, now, &clients.sfn).await?;
+    let Some(oldest) = executions.oldest() else { return Ok(()) };
+    let builds = builds::since(oldest, &settings.projects, &clients.codebuild).await?;
+    let swept = builds::sweep(&builds, &executions, now, clients, reconciled).await;
+    let ended = executions.describe_ended(&clients.sfn).await?;
+    reconciled.tags = tags::repair(&ended, settings.config()?, clients).await?;
+    swept
 }

@@ -1,4 +1,5 @@
 //! Wiring of `reconcile`.
+#![recursion_limit = "256"]
 
 use reconcile::{Clients, Settings};
 

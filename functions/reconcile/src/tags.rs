@@ -1,27 +1,47 @@
 //! Moving tags that an execution announced and had no time to move, or moved over a newer one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use archweld_ecr::{Repository, move_to_newest};
 use archweld_model::{
-    Config, Execution, ExecutionInput, ImageTag, Marker, MovingTag, RepositoryName, RunTags,
+    Config, Digest, Execution, ExecutionInput, ImageTag, Marker, MovingTag, RepositoryName, RunTags,
 };
-use jiff::Timestamp;
 
-use crate::{Clients, Error, StatusDetail};
+use crate::{Clients, EndedExecution, Error};
 
-/// Moves the tags that the execution set markers for to where they belong. Which those are follows
-/// from its input, as its plan did.
+/// Moves the tags that the executions set markers for to where they belong; gives those that were
+/// elsewhere. Which tags those are follows from an execution's input, as its plan did.
 pub(crate) async fn repair(
-    ended: &StatusDetail,
+    ended: &[EndedExecution],
     config: &Config,
     clients: &Clients,
 ) -> Result<Vec<ImageTag>, Error> {
-    // An execution whose input makes no plan never got as far as a tag.
-    let Some((repository, tags)) = tags_of(ended, config) else { return Ok(vec![]) };
-    let repository = Repository::new(clients.ecr.clone(), repository);
-    let listed = repository.tags().await?;
-    // A marker tells of the run by its name or by its image, which is the one with the run's own tag.
+    let mut of_repository: BTreeMap<RepositoryName, Vec<RunTags>> = BTreeMap::new();
+    for execution in ended {
+        // An execution whose input makes no plan never got as far as a tag.
+        let Some((repository, tags)) = tags_of(execution, config) else { continue };
+        of_repository.entry(repository).or_default().push(tags);
+    }
+    let mut moved = Vec::new();
+    for (name, runs) in of_repository {
+        let repository = Repository::new(clients.ecr.clone(), name);
+        let listed = repository.tags().await?;
+        let announced: BTreeSet<ImageTag> =
+            runs.into_iter().flat_map(|tags| announced(tags, &listed)).collect();
+        if announced.is_empty() {
+            continue;
+        }
+        let before = listed.clone();
+        let newest = move_to_newest(&repository, listed, &announced, None).await?;
+        let were_elsewhere = newest.into_iter().filter(|(tag, at)| before.get(tag) != Some(at));
+        moved.extend(were_elsewhere.map(|(tag, _)| tag));
+    }
+    Ok(moved)
+}
+
+/// The moving tags of a run that have its marker. A marker tells of the run by its name or by its
+/// image, which is the one with the run's own tag.
+fn announced(tags: RunTags, listed: &BTreeMap<ImageTag, Digest>) -> Vec<ImageTag> {
     let own = listed.get(&tags.own).copied();
     let is_announced = |moving: &MovingTag| {
         let marker = moving.marker().ok();
@@ -31,21 +51,13 @@ pub(crate) async fn repair(
                 Some(*digest) == own && Marker::of(tag).is_some_and(|it| it.tag == moving.tag)
             })
     };
-    let announced: BTreeSet<ImageTag> =
-        tags.moving.into_iter().filter(is_announced).map(|moving| moving.tag).collect();
-    if !announced.is_empty() {
-        move_to_newest(&repository, listed, &announced, None).await?;
-    }
-    Ok(announced.into_iter().collect())
+    tags.moving.into_iter().filter(is_announced).map(|moving| moving.tag).collect()
 }
 
-fn tags_of(ended: &StatusDetail, config: &Config) -> Option<(RepositoryName, RunTags)> {
+fn tags_of(ended: &EndedExecution, config: &Config) -> Option<(RepositoryName, RunTags)> {
     let input = serde_json::from_str(ended.input.as_deref()?).ok()?;
     let input = ExecutionInput::parse(input).ok()?;
-    let execution = Execution {
-        arn: ended.execution_arn.clone(),
-        name: ended.name.clone(),
-        start_time: Timestamp::from_millisecond(ended.start_date).ok()?,
-    };
+    let execution =
+        Execution { arn: ended.arn.clone(), name: ended.name.clone(), start_time: ended.began };
     RunTags::of(config, &input, &execution).ok()
 }

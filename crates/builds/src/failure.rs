@@ -4,7 +4,7 @@ use std::fmt;
 
 use archweld_model::ErrorName;
 
-use crate::event::{Detail, Phase};
+use crate::build::{EndedBuild, Phase};
 
 /// How much of CodeBuild's words a failure repeats, in characters. The state machine takes 32,768.
 const REASON_CHARACTERS_MAX: usize = 1_000;
@@ -24,11 +24,11 @@ impl Failure {
     /// Judges a build that ended without success. Statuses and contexts are those of CodeBuild's
     /// API and of its troubleshooting page
     /// (<https://docs.aws.amazon.com/codebuild/latest/userguide/troubleshooting.html>).
-    pub(crate) fn new(detail: &Detail, target: &str, retries_left: u32) -> Self {
-        let failed = detail.phases().iter().find(|phase| phase.failed());
-        let phase = failed.map_or("", |phase| &phase.phase_type);
+    pub(crate) fn new(build: &EndedBuild, target: &str, retries_left: u32) -> Self {
+        let failed = build.phases.iter().find(|phase| phase.failed());
+        let phase = failed.map_or("", |phase| &phase.name);
         let reason = failed.and_then(Phase::reason).unwrap_or_default();
-        let name = match (detail.build_status.as_str(), phase) {
+        let name = match (build.status.as_str(), phase) {
             ("STOPPED", _) => ErrorName::BuildStopped,
             ("FAULT", _) | (_, "QUEUED") => ErrorName::BuildInfrastructure,
             ("TIMED_OUT", _) => ErrorName::BuildTimedOut,
@@ -41,10 +41,12 @@ impl Failure {
                 }
             }
             (_, "SUBMITTED" | "PROVISIONING") => ErrorName::BuildInfrastructure,
-            _ if failed.is_some_and(|phase| phase.status("FAULT")) => {
+            _ if failed.is_some_and(|phase| phase.has_status("FAULT")) => {
                 ErrorName::BuildInfrastructure
             }
-            _ if failed.is_some_and(|phase| phase.status("TIMED_OUT")) => ErrorName::BuildTimedOut,
+            _ if failed.is_some_and(|phase| phase.has_status("TIMED_OUT")) => {
+                ErrorName::BuildTimedOut
+            }
             _ if reason.contains("Build container found dead") => ErrorName::BuildInfrastructure,
             _ => ErrorName::BuildFailed,
         };
@@ -52,27 +54,26 @@ impl Failure {
             ErrorName::BuildInfrastructure if retries_left == 0 => ErrorName::BuildRetriesExhausted,
             name => name,
         };
-        let phase = if phase.is_empty() { detail.build_status.clone() } else { phase.to_owned() };
+        let phase = if phase.is_empty() { build.status.clone() } else { phase.to_owned() };
         let reason = reason.chars().take(REASON_CHARACTERS_MAX).collect();
-        let log = detail.log().map(str::to_owned);
+        let log = build.log.clone();
         Self { name, target: target.to_owned(), phase, reason, log }
     }
 }
 
 impl Phase {
     fn failed(&self) -> bool {
-        self.phase_status.as_deref().is_some_and(|status| status != "SUCCEEDED")
-            && !self.status("IN_PROGRESS")
+        self.status.as_deref().is_some_and(|status| status != "SUCCEEDED")
+            && !self.has_status("IN_PROGRESS")
     }
 
-    fn status(&self, status: &str) -> bool {
-        self.phase_status.as_deref() == Some(status)
+    fn has_status(&self, status: &str) -> bool {
+        self.status.as_deref() == Some(status)
     }
 
     /// The first context that says something.
     fn reason(&self) -> Option<String> {
-        let contexts = self.phase_context.as_deref().unwrap_or_default();
-        let told = contexts.iter().map(|context| context.trim_matches([':', ' ']));
+        let told = self.contexts.iter().map(|context| context.trim_matches([':', ' ']));
         told.filter(|context| !context.is_empty()).map(str::to_owned).next()
     }
 }
@@ -90,25 +91,29 @@ impl fmt::Display for Failure {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn failure(status: &str, phase: &str, phase_status: &str, context: &str) -> Failure {
-        let detail: Detail = serde_json::from_value(json!({
-            "build-status": status,
-            "build-id": "arn:aws:codebuild:us-east-1:123456789012:build/img-arm64:1234",
-            "additional-information": {
-                "logs": {"deep-link": "https://logs.example/1"},
-                "phases": [
-                    {"phase-type": "SUBMITTED", "phase-status": "SUCCEEDED", "phase-context": [": "], "duration-in-seconds": 0},
-                    {"phase-type": phase, "phase-status": phase_status, "phase-context": [": ", context], "duration-in-seconds": 2.5},
-                    {"phase-type": "COMPLETED"},
-                ],
-            },
-        }))
-        .unwrap();
-        Failure::new(&detail, "linux/arm64", 1)
+    fn phase(name: &str, status: Option<&str>, contexts: &[&str]) -> Phase {
+        Phase {
+            name: name.to_owned(),
+            status: status.map(str::to_owned),
+            contexts: contexts.iter().map(|&context| context.to_owned()).collect(),
+            seconds: None,
+        }
+    }
+
+    fn failure(status: &str, name: &str, phase_status: &str, context: &str) -> Failure {
+        let build = EndedBuild {
+            status: status.to_owned(),
+            log: Some("https://logs.example/1".to_owned()),
+            phases: vec![
+                phase("SUBMITTED", Some("SUCCEEDED"), &[": "]),
+                phase(name, Some(phase_status), &[": ", context]),
+                phase("COMPLETED", None, &[]),
+            ],
+            ..EndedBuild::default()
+        };
+        Failure::new(&build, "linux/arm64", 1)
     }
 
     #[test]
@@ -174,8 +179,8 @@ mod tests {
 
     #[test]
     fn without_retries_left_an_infrastructure_error_is_final() {
-        let detail = serde_json::from_value(json!({"build-status": "FAULT", "build-id": "p:1"}));
-        let failure = Failure::new(&detail.unwrap(), "manifest", 0);
+        let build = EndedBuild { status: "FAULT".to_owned(), ..EndedBuild::default() };
+        let failure = Failure::new(&build, "manifest", 0);
         assert_eq!(failure.name, ErrorName::BuildRetriesExhausted);
         assert_eq!(failure.to_string(), "manifest: FAULT failed");
     }
