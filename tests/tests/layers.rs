@@ -25,6 +25,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("archweld-git", LOCAL_SERVICE),
     ("archweld-template", &["archweld-events", "archweld-scheduler", "archweld-secrets"]),
     ("archweld-cloud", LOCAL_HOST),
+    ("archweld-console", CONSOLE),
     ("archweld", LOCAL_HOST),
     ("archweld-bench", LOCAL_HOST),
     ("archweld-tests", EVERYTHING),
@@ -39,10 +40,25 @@ const FUNCTION: &[&str] = &[
     "archweld-runtime",
 ];
 const LOCAL_SERVICE: &[&str] = &["archweld-local-api", "archweld-model"];
+const CONSOLE: &[&str] = &[
+    "archweld-badge",
+    "archweld-cloud",
+    "archweld-codebuild",
+    "archweld-events",
+    "archweld-lambda",
+    "archweld-local-api",
+    "archweld-model",
+    "archweld-registry",
+    "archweld-scheduler",
+    "archweld-secrets",
+    "archweld-states",
+    "archweld-step-functions",
+];
 const LOCAL_HOST: &[&str] = &[
     "archweld-aws",
     "archweld-cloud",
     "archweld-codebuild",
+    "archweld-console",
     "archweld-events",
     "archweld-git",
     "archweld-lambda",

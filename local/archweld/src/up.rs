@@ -28,13 +28,15 @@ pub(crate) async fn up(arguments: Up) -> Result<(), Error> {
     let source = Source::find(arguments.source.as_deref().unwrap_or(&folder), None)?;
     let git = deployment.git(&arguments.host)?;
     let cloud = deployment.open(&arguments.host, &source.place, Some(git)).await?;
+    cloud.mount(archweld_console::router(&cloud, deployment.config.clone()).await);
     let mut watch = Watch::new(&cloud)?;
     let state_machine = cloud.stack().state_machines.first().ok_or(Error::NoStateMachine)?;
     let (endpoint, arn) = (cloud.endpoint(), &state_machine.arn);
     // Whoever pulls in another terminal must reach the same engine.
     let engine = env::var("DOCKER_HOST").ok();
     let banner = format!(
-        "AWS APIs  {endpoint}   (AWS_ENDPOINT_URL, region {REGION}, any credentials)\n\
+        "console   {endpoint}/\n\
+         AWS APIs  {endpoint}   (AWS_ENDPOINT_URL, region {REGION}, any credentials)\n\
          registry  {}\n\
          source    {}\n\
          {}start     aws --endpoint-url {endpoint} --region {REGION} stepfunctions start-execution \
