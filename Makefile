@@ -45,7 +45,8 @@ fuzz: ## Feed trigger-run's readers and signature checks a million inputs (10 mi
 
 .PHONY: template
 template: tools ## Prove the template: what its roles allow, and a stack of it in moto
-	$(VENV)/bin/python -m unittest discover --start-directory tests/deployment $(ARGS)
+	@cargo build --quiet --package archweld
+	ARCHWELD=$(CURDIR)/target/debug/archweld $(VENV)/bin/python -m unittest discover --start-directory tests/deployment $(ARGS)
 
 .PHONY: e2e
 e2e: binaries tools ## Run the end-to-end tests with a real Docker engine

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use archweld_git::Provider;
-use archweld_model::{GitRef, ImageName, Platform, Publisher};
+use archweld_model::{Commit, GitRef, ImageName, Platform, Publisher, TagTemplate};
 use clap::{Args, Parser, Subcommand};
+
+use crate::runs::MANIFEST;
 
 /// The port that the local cloud listens on by default.
 const PORT_DEFAULT: u16 = 4577;
@@ -25,6 +27,16 @@ pub(crate) enum Command {
     Up(Up),
     /// Send a signed webhook by hand, to the local cloud or to a function's URL
     Trigger(Trigger),
+    /// Start a run of a deployed stack or of the local cloud, and follow it
+    Start(Start),
+    /// Stop a run
+    Stop(Stop),
+    /// Show the last runs, or one in detail
+    Status(Status),
+    /// Show the logs of a run's builds
+    Logs(Logs),
+    /// Find what keeps a deployed stack, or this machine, from building, and say the mend
+    Doctor(Doctor),
     /// Check archweld.toml, the state machine and the template, and that they agree
     Validate(Project),
 }
@@ -98,6 +110,140 @@ pub(crate) struct Trigger {
     pub(crate) template: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// The image to build; may be left out where archweld.toml has one image
+    #[arg(long)]
+    pub(crate) image: Option<ImageName>,
+    /// The branch or tag to build [default: the source's default branch]
+    #[arg(long = "ref", value_name = "REF")]
+    pub(crate) git_ref: Option<GitRef>,
+    /// The commit to build
+    #[arg(long)]
+    pub(crate) commit: Option<Commit>,
+    /// A platform to build for, instead of the configuration's; may be repeated
+    #[arg(long = "platform", value_name = "PLATFORM")]
+    pub(crate) platforms: Vec<Platform>,
+    /// A tag of the image, instead of the configuration's; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<TagTemplate>,
+    /// Who makes the index, instead of the configuration's choice
+    #[arg(long, value_parser = publisher)]
+    pub(crate) publisher: Option<Publisher>,
+    /// Build even what an earlier run built from the same source
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// The execution's input as JSON, @FILE with it, or - for the standard input; other options
+    /// take the place of its fields
+    #[arg(long, value_name = "JSON")]
+    pub(crate) input: Option<String>,
+    /// The run's name [default: one that AWS makes]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// End as soon as the run has started
+    #[arg(long, conflicts_with = "stop_on_interrupt")]
+    pub(crate) no_wait: bool,
+    /// Let Ctrl-C stop the run, and not only following it
+    #[arg(long)]
+    pub(crate) stop_on_interrupt: bool,
+    /// Report in JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// The run's name, or its execution's ARN
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The run to show in detail: its name, or its execution's ARN
+    pub(crate) run: Option<String>,
+    /// How many runs to list
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(crate) limit: u16,
+    /// Follow the run, or the newest, to its end
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The run's name, or its execution's ARN [default: the newest run]
+    pub(crate) run: Option<String>,
+    /// The platform whose build it is, or `manifest`; may be repeated [default: all builds]
+    #[arg(long = "platform", value_name = "PLATFORM", value_parser = build_target)]
+    pub(crate) platforms: Vec<String>,
+    /// How many of the last lines of each build to show [default: all]
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) tail: Option<u16>,
+    /// Go on with what builds write until the run is over
+    #[arg(long)]
+    pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Report in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The folder of the functions' binaries of the local cloud [default: the folder of this command]
+    #[arg(long, value_name = "DIR", conflicts_with = "stack")]
+    pub(crate) functions: Option<PathBuf>,
+    /// The local cloud's folder for state and images
+    #[arg(long, value_name = "DIR", default_value = ".archweld", conflicts_with = "stack")]
+    pub(crate) state: PathBuf,
+    #[command(flatten)]
+    pub(crate) project: Project,
+    #[command(flatten)]
+    pub(crate) at: At,
+}
+
+/// Which deployment it is about: the local cloud, unless a stack is named.
+#[derive(Debug, Args)]
+pub(crate) struct At {
+    /// The stack of CloudFormation's that archweld is deployed as [default: the local cloud]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stack: Option<String>,
+    /// The stack's region [default: as the environment or the profile says]
+    #[arg(long, requires = "stack")]
+    pub(crate) region: Option<String>,
+    /// The profile of ~/.aws whose credentials are used
+    #[arg(long, requires = "stack")]
+    pub(crate) profile: Option<String>,
+    /// Where the AWS APIs are [default: AWS's own, or the local cloud's port]
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint_url: Option<String>,
+    /// The local cloud's port on loopback
+    #[arg(long, default_value_t = PORT_DEFAULT, conflicts_with = "endpoint_url")]
+    pub(crate) port: u16,
+}
+
+impl At {
+    /// Where the local cloud is.
+    pub(crate) fn local_endpoint(&self) -> String {
+        self.endpoint_url.clone().unwrap_or_else(|| format!("http://localhost:{}", self.port))
+    }
+
+    /// Whether the port is the one that needs no mention.
+    pub(crate) fn has_default_port(&self) -> bool {
+        self.port == PORT_DEFAULT
+    }
+}
+
 /// Where the local cloud runs.
 #[derive(Debug, Args)]
 pub(crate) struct Host {
@@ -131,6 +277,14 @@ fn publisher(text: &str) -> Result<Publisher, String> {
         .into_iter()
         .find(|publisher| publisher.as_str() == text)
         .ok_or_else(|| "expected `build` or `lambda`".to_owned())
+}
+
+fn build_target(text: &str) -> Result<String, String> {
+    if text == MANIFEST {
+        return Ok(text.to_owned());
+    }
+    let platform = text.parse::<Platform>().map_err(|error| format!("{error}, or manifest"))?;
+    Ok(platform.to_string())
 }
 
 #[cfg(test)]

@@ -4,7 +4,12 @@ use std::{fmt, io, path::PathBuf};
 
 use archweld_cloud::OpenError;
 use archweld_local_api::ApiError;
-use archweld_model::{ConfigError, PlanError};
+use archweld_model::{ConfigError, InputError, PlanError};
+
+use crate::{
+    aws::{CallError, CallErrorKind, chain},
+    progress::plain,
+};
 
 /// Why the command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +59,77 @@ pub(crate) enum Error {
     /// The local cloud refuses a call.
     #[error("the local cloud refused a call")]
     Call(#[from] ApiError),
+    /// AWS, or the local cloud over HTTP, does not do what it is asked for.
+    #[error(transparent)]
+    Aws(#[from] CallError),
+    /// An answer in XML that is none.
+    #[error("CloudFormation's answer cannot be read: {0}")]
+    Xml(String),
+    /// Nobody serves the local cloud.
+    #[error(
+        "no local cloud answers at {endpoint}: start one with `archweld up`, or name a deployed \
+         stack with --stack"
+    )]
+    NoLocalCloud {
+        /// Where it was looked for.
+        endpoint: String,
+        /// What happened.
+        source: CallError,
+    },
+    /// No credentials for AWS.
+    #[error(
+        "no credentials for AWS: set AWS_PROFILE or --profile, log in with `aws sso login`, or set \
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY ({reason})"
+    )]
+    NoCredentials {
+        /// What each source of them says.
+        reason: String,
+    },
+    /// No region.
+    #[error("no region: name it with --region or AWS_REGION, or in the profile")]
+    NoRegion,
+    /// No such stack.
+    #[error("no stack {stack} in {region}: another --region, or another --profile?")]
+    NoStack {
+        /// Its name.
+        stack: String,
+        /// Where it was looked for.
+        region: String,
+    },
+    /// A stack of something else.
+    #[error("stack {stack} has no state machine: it is none of archweld's, or half deployed")]
+    NotOurs {
+        /// Its name.
+        stack: String,
+    },
+    /// Nothing has run yet.
+    #[error("there are no runs yet: start one with `archweld start`")]
+    NoRuns,
+    /// No such run.
+    #[error("no run {0}: `archweld status` lists the last ones")]
+    NoRun(String),
+    /// A run of that name exists.
+    #[error("there was a run {0}: a name is free again 90 days after its run ended")]
+    RunExists(String),
+    /// A run without such builds.
+    #[error("run {run} has no build of {targets}")]
+    NoBuild {
+        /// The run.
+        run: String,
+        /// What was asked for.
+        targets: String,
+    },
+    /// An input that is no JSON.
+    #[error("--input: expected JSON, @FILE or -: {0}")]
+    InputJson(serde_json::Error),
+    /// An input that does not fit.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// A doctor's visit that ends with a prescription.
+    #[error("{} to mend", count(.0))]
+    Unhealthy(usize),
     /// The parts of a deployment do not agree.
-    #[error("{} found", count(.0))]
+    #[error("{} found", count(&.0.len()))]
     Disagreement(Vec<String>),
     /// The operating system refuses something.
     #[error("cannot {what}")]
@@ -114,8 +188,8 @@ pub(crate) enum Error {
     Interrupted,
 }
 
-fn count(problems: &[String]) -> String {
-    match problems.len() {
+fn count(problems: &usize) -> String {
+    match problems {
         1 => "1 problem".to_owned(),
         several => format!("{several} problems"),
     }
@@ -128,9 +202,18 @@ impl Error {
             Self::Run { error, .. } if error == "Plan.Invalid" => 2,
             Self::Run { .. }
             | Self::Call(_)
+            | Self::NoLocalCloud { .. }
+            | Self::NoRuns
+            | Self::RunExists(_)
+            | Self::Unhealthy(_)
+            | Self::Xml(_)
             | Self::System { .. }
             | Self::NoAnswer { .. }
             | Self::Refused(_) => 1,
+            Self::Aws(error) => match error.kind {
+                CallErrorKind::Exists | CallErrorKind::Refused => 2,
+                CallErrorKind::Denied | CallErrorKind::NotFound | CallErrorKind::Unavailable => 1,
+            },
             // 128 and the number of SIGINT, as shells have it.
             Self::Interrupted => 130,
             _ => 2,
@@ -143,12 +226,10 @@ pub(crate) struct Report<'a>(pub &'a Error);
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "archweld: {}", self.0)?;
-        let mut error: &dyn std::error::Error = self.0;
-        while let Some(source) = error.source() {
-            write!(f, ": {source}")?;
-            error = source;
-        }
+        // A cause may hold what a build wrote.
+        let text = chain(self.0);
+        let lines: Vec<String> = text.lines().map(plain).collect();
+        write!(f, "archweld: {}", lines.join("\n"))?;
         if let Error::Disagreement(problems) = self.0 {
             for problem in problems {
                 write!(f, "\n  {problem}")?;

@@ -1,16 +1,28 @@
-//! The archweld command: the workflow on one machine.
+//! The archweld command: the workflow on one machine, and a stack on AWS from a terminal.
 //!
-//! Every function runs as the binary that would be deployed, and every build as the buildspec
-//! says. Exit status: 0 when the image is published or the webhook taken, 1 when a run failed or a
-//! webhook was refused, 2 when the command line or the deployment is wrong, 130 after Ctrl-C.
+//! On one machine, every function runs as the binary that would be deployed, and every build as the
+//! buildspec says. Exit status: 0 when the image is published, the webhook taken or all in order; 1
+//! when a run failed, a webhook was refused or something is wrong with a deployment; 2 when the
+//! command line or the configuration is wrong; 130 after Ctrl-C.
 
 mod arguments;
+mod aws;
 mod deployment;
+mod doctor;
 mod error;
+mod estimate;
+mod follow;
 mod home;
+mod logs;
 mod progress;
+mod request;
 mod run;
+mod runs;
 mod source;
+mod start;
+mod status;
+mod summary;
+mod target;
 mod trigger;
 mod up;
 mod validate;
@@ -35,9 +47,18 @@ fn main() -> ExitCode {
         Command::Up(arguments) => with_runtime(up::up(arguments)),
         Command::Trigger(arguments) => with_runtime(trigger::trigger(arguments)),
         Command::Validate(project) => validate::validate(&project),
+        Command::Start(arguments) => with_runtime(start::start(arguments)),
+        Command::Stop(arguments) => with_runtime(start::stop(arguments)),
+        Command::Status(arguments) => with_runtime(status::status(arguments)),
+        Command::Logs(arguments) => with_runtime(logs::logs(arguments)),
+        Command::Doctor(arguments) => with_runtime(doctor::doctor(arguments)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has read enough, such as `head`.
+        Err(Error::System { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             // Nothing is left to do when even this cannot be written.
             drop(writeln!(io::stderr(), "{}", Report(&error)));
@@ -52,6 +73,14 @@ fn with_runtime(work: impl Future<Output = Result<(), Error>>) -> Result<(), Err
         .build()
         .map_err(|source| Error::System { what: "start the runtime", source })?
         .block_on(work)
+}
+
+/// Writes text to the standard output.
+fn print(text: &str) -> Result<(), Error> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| io::stdout().flush())
+        .map_err(|source| Error::System { what: "write to the standard output", source })
 }
 
 /// Warnings, or as `ARCHWELD_LOG` says.

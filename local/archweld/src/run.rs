@@ -1,25 +1,24 @@
 //! `archweld run`: one execution, from the source tree to the published image.
 
-use std::{
-    io::{self, Write as _},
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
 use archweld_cloud::Cloud;
 use archweld_codebuild::CodeBuild;
 use archweld_model::{
-    Config, ExecutableCheck, ExecutionInput, ImageConfig, ImageName, ImageTag, PlanError,
-    Published, PublishedPlatform, Trigger,
+    Config, ExecutionInput, ImageConfig, ImageName, PlanError, Published, Trigger,
 };
 use archweld_step_functions::Status;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     arguments::Run,
+    aws::Api,
     deployment::Deployment,
     error::Error,
-    progress::{Failure, Progress, milliseconds},
+    estimate::estimates,
+    progress::{Failure, Progress},
     source::Source,
+    summary::{Address, Before, Summary, before},
     watch::{Heard, Watch},
 };
 
@@ -41,13 +40,20 @@ pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
         progress.say(note);
     }
     close_unfinished(&cloud, &mut progress).await?;
-    let outcome = execute(&cloud, input(&arguments, image, &source), &mut progress).await;
+    let mut before = Before::new();
+    let input = input(&arguments, image, &source);
+    let outcome = execute(&cloud, input, &mut progress, &mut before).await;
     progress.finish();
     let address = cloud.address().to_owned();
     let codebuild = cloud.codebuild().clone();
     cloud.shutdown().await;
     match outcome {
-        Ok(published) => summarize(&published, &address, &progress),
+        Ok(published) => {
+            let (wall, own) = progress.times();
+            let (address, took) = (Address::local(&published, &address), progress.took(&published));
+            Summary { published: &published, address, took, before: &before, wall, own }
+                .show(&progress)
+        }
         Err(error) => {
             explain(&error, &progress, &codebuild);
             Err(error)
@@ -88,7 +94,9 @@ async fn execute(
     cloud: &Cloud,
     input: ExecutionInput,
     progress: &mut Progress,
+    tags_before: &mut Before,
 ) -> Result<Published, Error> {
+    let api = Api::new(cloud.sdk_config());
     let state_machine = cloud.stack().state_machines.first().ok_or(Error::NoStateMachine)?;
     let mut watch = Watch::new(cloud)?;
     let started = cloud
@@ -105,7 +113,12 @@ async fn execute(
     let status = loop {
         match watch.next(progress).await {
             Heard::Ended { execution, status } if execution == started => break status,
-            Heard::Started { .. } | Heard::Ended { .. } => {}
+            Heard::Planned(plan) if plan.execution == started => {
+                // What cannot be told is not shown, and is no reason to end.
+                progress.estimated(estimates(&api, &plan).await.unwrap_or_default());
+                *tags_before = before(&api, &plan).await.unwrap_or_default();
+            }
+            Heard::Planned(_) | Heard::Started { .. } | Heard::Ended { .. } => {}
             Heard::Interrupted => {
                 let stop = json!({"executionArn": started, "cause": "Ctrl-C"});
                 cloud.step_functions().call("StopExecution", stop).await?;
@@ -154,167 +167,5 @@ fn explain(error: &Error, progress: &Progress, codebuild: &CodeBuild) {
         }
     }
     let (wall, own) = progress.times();
-    if progress.is_json() {
-        let (name, cause) = match error {
-            Error::Run { error, cause } => (error.clone(), cause.clone()),
-            other => ("Interrupted".to_owned(), other.to_string()),
-        };
-        progress.json(
-            "summary",
-            &json!({
-                "status": "FAILED", "error": name, "cause": cause,
-                "wall_ms": milliseconds(wall), "own_ms": milliseconds(own),
-            }),
-        );
-    }
-}
-
-fn summarize(published: &Published, address: &str, progress: &Progress) -> Result<(), Error> {
-    let (wall, own) = progress.times();
-    // Functions and builds call the registry by ECR's name; Docker on this machine cannot.
-    let repository = published.repository_uri.split_once('/').map_or("", |(_, name)| name);
-    let uri = format!("{address}/{repository}");
-    let tag = published.tags.last().unwrap_or(&published.tags[0]);
-    let pull = format!("docker pull {uri}:{tag}");
-    let runs: Vec<String> = published
-        .platforms
-        .iter()
-        .map(|image| format!("docker run --rm --platform {} {uri}:{tag}", image.platform))
-        .collect();
-    if progress.is_json() {
-        let mut summary = json!({
-            "status": "SUCCEEDED", "uri": uri, "pull": pull, "run_lines": runs,
-            "wall_ms": milliseconds(wall), "own_ms": milliseconds(own),
-        });
-        if let (Some(summary), Value::Object(fields)) = (summary.as_object_mut(), json!(published))
-        {
-            summary.extend(fields);
-        }
-        progress.json("summary", &summary);
-        return Ok(());
-    }
-    let mut text = format!("published {uri}\n{}", describe(published, wall, own));
-    text += &format!("while `archweld up` serves the registry:\n  {pull}\n");
-    for line in &runs {
-        text += &format!("  {line}\n");
-    }
-    io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|source| Error::System { what: "write to the standard output", source })
-}
-
-/// What became of the run, a line each.
-fn describe(published: &Published, wall: Duration, own: Duration) -> String {
-    let names =
-        |tags: &[ImageTag]| tags.iter().map(ImageTag::as_str).collect::<Vec<_>>().join(", ");
-    let mut text = String::new();
-    let mut line = |what: &str, value: &str| text += &format!("  {what:<14} {value}\n");
-    line("index", &published.digest.to_string());
-    for image in &published.platforms {
-        let how = if image.reused { "reused" } else { "built" };
-        let value = format!("{} {:>9}, {how}", image.digest, size(image.size_bytes));
-        line(&image.platform.to_string(), &value);
-        line("", &program(image));
-    }
-    line("tags", &names(&published.tags));
-    if !published.tags_kept.is_empty() {
-        line("tags kept", &format!("{} (of an earlier run)", names(&published.tags_kept)));
-    }
-    if !published.tags_ahead.is_empty() {
-        line("tags ahead", &format!("{} (of a newer run)", names(&published.tags_ahead)));
-    }
-    if !published.tags_left_out.is_empty() {
-        let templates: Vec<String> =
-            published.tags_left_out.iter().map(ToString::to_string).collect();
-        line("left out", &format!("{} (not of this run)", templates.join(", ")));
-    }
-    let (wall_s, own_s) = (wall.as_secs_f64(), own.as_secs_f64());
-    if own < wall {
-        line("time", &format!("{wall_s:.1} s, {own_s:.2} s of them archweld's own"));
-    } else {
-        line("time", &format!("{wall_s:.2} s: nothing was built"));
-    }
-    text
-}
-
-/// What was found out about the program that an image starts.
-fn program(image: &PublishedPlatform) -> String {
-    match &image.executable {
-        ExecutableCheck::Confirmed(found) => found.clone(),
-        ExecutableCheck::Unknown(reason) => format!("its program could not be checked: {reason}"),
-        ExecutableCheck::Off => "its program was not checked: check_executable = false".to_owned(),
-    }
-}
-
-/// A size in decimal units, as registries show it.
-#[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn published(reused: [bool; 2], executable: [Value; 2]) -> Published {
-        let platforms = ["linux/amd64", "linux/arm/v7"].into_iter().zip(reused).zip(executable);
-        let platforms = platforms.map(|((platform, reused), executable)| {
-            json!({
-                "platform": platform, "digest": format!("sha256:{}", "a1".repeat(32)),
-                "size_bytes": 1_234_567, "reused": reused, "executable": executable,
-            })
-        });
-        serde_json::from_value(json!({
-            "image": "hello", "run": "r1", "repository_uri": "registry.example/hello",
-            "digest": format!("sha256:{}", "b2".repeat(32)),
-            "media_type": archweld_model::media_type::OCI_INDEX,
-            "tags": ["r1", "1.2.3"], "tags_kept": ["0123456"], "tags_ahead": ["1.2", "latest"],
-            "tags_left_out": ["beta@next"],
-            "platforms": platforms.collect::<Vec<_>>(),
-        }))
-        .unwrap()
-    }
-
-    #[test]
-    fn says_what_was_built_what_the_programs_are_and_where_the_tags_point() {
-        let executable = [json!({"confirmed": "/app is compiled for x86-64"}), json!("off")];
-        let published = published([true, false], executable);
-        let (wall, own) = (Duration::from_millis(7_250), Duration::from_millis(120));
-        insta::assert_snapshot!(describe(&published, wall, own), @"
-        index          sha256:b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2
-        linux/amd64    sha256:a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1    1.2 MB, reused
-                       /app is compiled for x86-64
-        linux/arm/v7   sha256:a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1    1.2 MB, built
-                       its program was not checked: check_executable = false
-        tags           r1, 1.2.3
-        tags kept      0123456 (of an earlier run)
-        tags ahead     1.2, latest (of a newer run)
-        left out       beta@next (not of this run)
-        time           7.2 s, 0.12 s of them archweld's own
-        ");
-    }
-
-    #[test]
-    fn says_that_nothing_was_built_and_why_a_program_is_not_known() {
-        let unknown = json!({"unknown": "no layer has a program"});
-        let published = published([true, true], [unknown.clone(), unknown]);
-        let wall = Duration::from_millis(85);
-        insta::assert_snapshot!(describe(&published, wall, wall), @"
-        index          sha256:b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2
-        linux/amd64    sha256:a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1    1.2 MB, reused
-                       its program could not be checked: no layer has a program
-        linux/arm/v7   sha256:a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1    1.2 MB, reused
-                       its program could not be checked: no layer has a program
-        tags           r1, 1.2.3
-        tags kept      0123456 (of an earlier run)
-        tags ahead     1.2, latest (of a newer run)
-        left out       beta@next (not of this run)
-        time           0.09 s: nothing was built
-        ");
-    }
+    progress.summarize_failure(error, wall, own);
 }

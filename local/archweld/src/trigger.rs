@@ -5,20 +5,13 @@ use std::{
     fs,
     io::{self, Write as _},
     path::Path,
-    time::Duration,
 };
 
 use archweld_cloud::{OpenError, webhook_target};
 use archweld_git::signing_secret;
 use archweld_local_api::Host;
 use archweld_template::{Deployment, Stack};
-use aws_smithy_http_client::{
-    Connector,
-    tls::{Provider as Tls, rustls_provider::CryptoMode},
-};
-use aws_smithy_runtime_api::client::{http::HttpConnector as _, orchestrator::HttpRequest};
-use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
-use http::Request;
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::{
@@ -26,10 +19,8 @@ use crate::{
     deployment::{ACCOUNT, REGION, STACK},
     error::Error,
     home,
+    request::send,
 };
-
-/// How long an answer may take, in seconds: longer than any provider waits.
-const ANSWER_SECONDS_MAX: u64 = 30;
 
 /// Sends a webhook and prints the answer.
 ///
@@ -53,7 +44,7 @@ pub(crate) async fn trigger(arguments: Trigger) -> Result<(), Error> {
         arguments.delivery.unwrap_or_else(|| Host::real(ACCOUNT, REGION).uuid().to_string());
     let headers =
         arguments.provider.headers(&arguments.event, &delivery, secret.as_bytes(), &payload);
-    let (status, mut answer) = post(&url, &headers, payload).await?;
+    let (status, mut answer) = send(Method::POST, &url, &headers, payload).await?;
     answer.push(b'\n');
     io::stdout()
         .write_all(&answer)
@@ -93,7 +84,7 @@ async fn secret(endpoint: &str, arn: &str) -> Result<String, Error> {
     ];
     let input = json!({ "SecretId": arn }).to_string().into_bytes();
     let url = format!("{endpoint}/");
-    let (status, answer) = post(&url, &headers, input).await?;
+    let (status, answer) = send(Method::POST, &url, &headers, input).await?;
     let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
     let secret = answer["SecretString"].as_str().and_then(signing_secret);
     secret.map(str::to_owned).ok_or_else(|| {
@@ -103,47 +94,4 @@ async fn secret(endpoint: &str, arn: &str) -> Result<String, Error> {
         };
         Error::NoAnswer { url, reason }
     })
-}
-
-/// Status and body of the answer to a request.
-async fn post(
-    url: &str,
-    headers: &[(&str, String)],
-    body: Vec<u8>,
-) -> Result<(u16, Vec<u8>), Error> {
-    let wrong = |reason: String| Error::Request { url: url.to_owned(), reason };
-    let unanswered = |reason: String| Error::NoAnswer { url: url.to_owned(), reason };
-    let mut request = Request::post(url);
-    for (name, value) in headers {
-        request = request.header(*name, value);
-    }
-    let request = request.body(SdkBody::from(body)).map_err(|error| wrong(error.to_string()))?;
-    let request = HttpRequest::try_from(request).map_err(|error| wrong(error.to_string()))?;
-    let connector = Connector::builder().tls_provider(Tls::Rustls(CryptoMode::AwsLc)).build();
-    let answer = async {
-        let response =
-            connector.call(request).await.map_err(|error| unanswered(Chain(&error).to_string()))?;
-        let status = response.status().as_u16();
-        let body = ByteStream::new(response.into_body()).collect().await;
-        let body = body.map_err(|error| unanswered(Chain(&error).to_string()))?;
-        Ok((status, body.to_vec()))
-    };
-    tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS_MAX), answer)
-        .await
-        .unwrap_or_else(|_| Err(unanswered(format!("none in {ANSWER_SECONDS_MAX} s"))))
-}
-
-/// An error with what led to it.
-struct Chain<'a>(&'a (dyn std::error::Error + 'a));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut error = self.0;
-        while let Some(source) = error.source() {
-            write!(f, ": {source}")?;
-            error = source;
-        }
-        Ok(())
-    }
 }

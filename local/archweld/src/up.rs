@@ -60,6 +60,7 @@ pub(crate) async fn up(arguments: Up) -> Result<(), Error> {
             Heard::Ended { execution, status } => {
                 progress.say(&format!("{execution} ended: {status:?}"));
             }
+            Heard::Planned(_) => {}
             Heard::Interrupted => break,
         }
     }

@@ -1,5 +1,7 @@
 //! From the services' notices to the display.
 
+use std::time::Duration;
+
 use archweld_cloud::Cloud;
 use archweld_codebuild::{BuildInfo, Notice as BuildNotice};
 use archweld_model::{Plan, variable};
@@ -22,13 +24,45 @@ const PLAN: &str = "plan";
 pub(crate) struct Watch {
     builds: Receiver<BuildNotice>,
     executions: Receiver<ExecutionNotice>,
+    end: EndSignals,
+}
+
+/// Ctrl-C, or a request to end.
+pub(crate) struct EndSignals {
     interrupt: Signal,
     terminate: Signal,
+}
+
+impl EndSignals {
+    /// Hears of them from now on, in the place of what they do by themselves.
+    ///
+    /// # Errors
+    /// When signals cannot be handled.
+    pub(crate) fn new() -> Result<Self, Error> {
+        let handle = |kind| {
+            let what = "handle signals";
+            signal(kind).map_err(|source| Error::System { what, source })
+        };
+        Ok(Self {
+            interrupt: handle(SignalKind::interrupt())?,
+            terminate: handle(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for one.
+    pub(crate) async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// What the command may have to act on.
 #[derive(Debug)]
 pub(crate) enum Heard {
+    /// An execution has its plan.
+    Planned(Box<Plan>),
     /// An execution began.
     Started {
         /// Its ARN.
@@ -51,15 +85,10 @@ impl Watch {
     /// # Errors
     /// When signals cannot be handled.
     pub(crate) fn new(cloud: &Cloud) -> Result<Self, Error> {
-        let handle = |kind| {
-            let what = "handle signals";
-            signal(kind).map_err(|source| Error::System { what, source })
-        };
         Ok(Self {
             builds: cloud.codebuild().subscribe(),
             executions: cloud.step_functions().subscribe(),
-            interrupt: handle(SignalKind::interrupt())?,
-            terminate: handle(SignalKind::terminate())?,
+            end: EndSignals::new()?,
         })
     }
 
@@ -69,8 +98,7 @@ impl Watch {
             tokio::select! {
                 // What builds said before an execution ended is shown before that.
                 biased;
-                _ = self.interrupt.recv() => return Heard::Interrupted,
-                _ = self.terminate.recv() => return Heard::Interrupted,
+                () = self.end.recv() => return Heard::Interrupted,
                 notice = self.builds.recv() => match notice {
                     Ok(notice) => show(&notice, progress),
                     // Some lines are not shown; the log has them all.
@@ -87,6 +115,7 @@ impl Watch {
                     Ok(ExecutionNotice::History { event, .. }) => {
                         if let Some(plan) = plan_of(&event) {
                             progress.planned(&plan);
+                            return Heard::Planned(Box::new(plan));
                         }
                     }
                     Err(RecvError::Lagged(_)) => {}
@@ -107,7 +136,7 @@ fn plan_of(event: &HistoryEvent) -> Option<Plan> {
 fn show(notice: &BuildNotice, progress: &mut Progress) {
     let mut update = |build: &BuildInfo, change: Change<'_>| {
         let target = build.variable(variable::IMAGE_PLATFORM).unwrap_or("manifest");
-        progress.update(&build.id, target, change);
+        progress.update(&build.id, target, Duration::ZERO, change);
     };
     match notice {
         BuildNotice::Queued { build } => update(build, Change::Phase("QUEUED")),
@@ -117,7 +146,7 @@ fn show(notice: &BuildNotice, progress: &mut Progress) {
         BuildNotice::PhaseEnded { .. } => {}
         BuildNotice::Log { build, line } => update(build, Change::Log(line)),
         BuildNotice::Finished { build, status } => {
-            update(build, Change::Ended { status: &status.to_string() });
+            update(build, Change::Ended { status: &status.to_string(), took: None });
         }
     }
 }
