@@ -6,8 +6,13 @@ SHELL := bash
 
 # How the binaries of `run`, `up` and `e2e` are built: `quick` to build, or `release` as deployed.
 PROFILE ?= quick
-# Further arguments of `archweld run`, `archweld up` or the tests.
+# Further arguments of `archweld run`, `archweld up`, SAM or the tests.
 ARGS ?=
+# The deployed stack, and where it is: AWS's own settings say where nothing does here.
+STACK ?= archweld
+REGION ?=
+# The processors that the functions are deployed for: arm64 where this machine's Rust builds for it.
+ARCHITECTURE ?= $(shell scripts/build-functions --list 2>/dev/null | head -n 1)
 
 FUNCTIONS := plan-build start-build build-events publish reconcile trigger-run
 BIN := target/$(PROFILE)
@@ -16,12 +21,17 @@ VENV := $(CURDIR)/.archweld/venv
 # Builds log in to the registry with `aws`: the machine's, or else the one from PyPI.
 AWS := $(shell command -v aws)
 export PATH := $(PATH):$(VENV)/bin
+IN_REGION := $(if $(REGION),--region $(REGION))
+BUILT = .aws-sam/$(ARCHITECTURE)/template.yaml
+# Asks, where somebody is there to answer and infra/samconfig.toml has no answers yet.
+GUIDED = $(if $(CI),,$(shell grep --quiet '^parameter_overrides' infra/samconfig.toml || echo --guided))
 
 .PHONY: help
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo 'ARGS="…" passes further arguments, PROFILE=release builds as deployed.'
+	@echo 'ARGS="…" passes further arguments, PROFILE=release builds as deployed; STACK and REGION say which'
+	@echo 'deployment is meant, ARCHITECTURE which processors its functions run on.'
 
 .PHONY: run
 run: binaries $(if $(AWS),,tools) ## Build the example for two platforms on this machine and publish it
@@ -73,8 +83,28 @@ bench: ## Measure start-up, memory, size, archweld's own time, publishing and we
 	@scripts/with-engine scripts/bench $(ARGS)
 
 .PHONY: build
-build: ## Build the functions as they are deployed
-	cargo build --release $(FUNCTIONS:%=--package %)
+build: ## Build the functions as they are deployed, for arm64 and x86_64 or ARCHITECTURE
+	scripts/build-functions $(if $(filter-out undefined file default,$(origin ARCHITECTURE)),$(ARCHITECTURE))
+
+.PHONY: package
+package: ## Upload what was built; infra/.aws-sam/packaged.yaml is then deployed by CloudFormation alone
+	scripts/sam package --template-file $(BUILT) --output-template-file .aws-sam/packaged.yaml $(IN_REGION) $(ARGS)
+
+.PHONY: deploy
+deploy: ## Deploy what was built to AWS, as STACK in REGION
+	scripts/sam deploy --template-file $(BUILT) --stack-name $(STACK) $(IN_REGION) $(GUIDED) $(if $(CI),--no-confirm-changeset) $(ARGS)
+
+.PHONY: start
+start: archweld ## Start a run of the deployed STACK and follow it
+	@$(BIN)/archweld start --stack $(STACK) $(IN_REGION) $(ARGS)
+
+.PHONY: logs
+logs: archweld ## Follow the builds' logs of the deployed STACK
+	@$(BIN)/archweld logs --stack $(STACK) $(IN_REGION) $(ARGS)
+
+.PHONY: destroy
+destroy: ## Delete the deployed STACK; repositories and their images stay
+	scripts/sam delete --stack-name $(STACK) $(IN_REGION) $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built, installed and stored here
@@ -95,6 +125,10 @@ ci: ## Do all that CI does
 binaries:
 	@echo 'building archweld and its functions ($(BIN))'
 	@cargo build --quiet --profile $(PROFILE) --package archweld $(FUNCTIONS:%=--package %)
+
+.PHONY: archweld
+archweld:
+	@cargo build --quiet --profile $(PROFILE) --package archweld
 
 .PHONY: tools
 tools:

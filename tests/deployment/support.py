@@ -7,6 +7,7 @@ implementation of AWS that is not ours; what it does not know of a stack has a s
 import ast
 import contextlib
 import json
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -31,6 +32,11 @@ os.environ |= {
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_DEFAULT_REGION": REGION,
 }
+
+
+# What moto cannot make is listed by a test.
+for noisy in ["moto", "samtranslator.metrics.metrics"]:
+    logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 class ManagedPolicies:
@@ -70,22 +76,38 @@ def read_parameters(path):
     return {name: str(value) for name, value in yaml_parse(path.read_text()).items()}
 
 
-def conditions(template, parameters):
-    """What each condition says, by moto's evaluation."""
-    declared = template.get("Parameters", {})
+def values_of(template, parameters):
+    """The values of a template's parameters: those given, or else the defaults."""
+    declared = template["Parameters"]
     values = {name: str(each.get("Default", "")) for name, each in declared.items()} | dict(parameters or {})
     for name, each in declared.items():
         if each["Type"] == "CommaDelimitedList":
             values[name] = values[name].split(",")
-    known = {}
+    return values
+
+
+def conditions(template, parameters):
+    """What each condition says, by moto's evaluation."""
+    values = values_of(template, parameters)
 
     class Lazily(dict):
         def __missing__(self, name):
-            known[name] = parse_condition(template["Conditions"][name], values, self)
-            return known[name]
+            return parse_condition(template["Conditions"][name], values, self)
 
     lazily = Lazily()
-    return {name: lazily[name] for name in template.get("Conditions", {})}
+    return {name: lazily[name] for name in template["Conditions"]}
+
+
+def broken_rules(template, parameters):
+    """What the template's own rules have against these parameters, in their words."""
+    values = values_of(template, parameters)
+    return [
+        assertion["AssertDescription"]
+        for rule in template["Rules"].values()
+        if parse_condition(rule["RuleCondition"], values, {})
+        for assertion in rule["Assertions"]
+        if not parse_condition(assertion["Assert"], values, {})
+    ]
 
 
 NO_VALUE = {"Ref": "AWS::NoValue"}
@@ -202,6 +224,12 @@ def deployed(parameters=None):
             for name, resource in template["Resources"].items()
             if name not in unsupported
         }
+        for resource in supported.values():
+            # moto reads no definition from S3, and substitutes nothing in it.
+            if resource["Type"] == "AWS::StepFunctions::StateMachine":
+                substitutions = resource["Properties"]["DefinitionSubstitutions"]
+                definition = {"Fn::Sub": [DEFINITION.read_text(), substitutions]}
+                resource["Properties"] = dict(resource["Properties"], DefinitionString=definition)
         body = template | {
             "Resources": supported,
             "Outputs": with_stand_ins(template["Outputs"], stand_ins),

@@ -4,7 +4,7 @@ import json
 import re
 import unittest
 
-from support import DEFINITION, ROOT, arn, deployed, read_template
+from support import DEFINITION, ROOT, arn, deployed, examples, read_template
 
 RECORD = ROOT / "tests/deployment/calls.snap"
 # What Lambda does in a function's name, by AWS's own policies: writing its log and its traces.
@@ -64,7 +64,7 @@ def matches(pattern, text):
 def grants(statements):
     """Each action with each resource that it is allowed for, as patterns."""
     for statement in statements:
-        assert set(statement) <= {"Effect", "Action", "Resource", "Sid"}, statement
+        assert set(statement) <= {"Effect", "Action", "Resource", "Sid", "Condition"}, statement
         assert statement["Effect"] == "Allow", statement
         for action in as_list(statement["Action"]):
             for resource in as_list(statement["Resource"]):
@@ -183,6 +183,88 @@ class GitToken(unittest.TestCase):
             after = self.readable(stack)
         self.assertEqual(len(before), 1)
         self.assertEqual(after - before, {secret})
+
+
+class Builds(unittest.TestCase):
+    """What builds may do beside what every build does, by the deployments that the documents describe."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.parameters = examples()
+        cls.always = cls.of(cls, {})
+
+    def of(self, parameters):
+        with deployed(parameters) as stack:
+            statements, managed = stack.policies("BuildRole")
+        assert managed == set()
+        return set(grants(statements))
+
+    def more(self, example):
+        return self.of(self.parameters[example]) - self.always
+
+    def test_a_public_source_needs_nothing(self):
+        for example in ["minimal", "lambda-publisher", "three-platforms", "immutable-tags", "fleet", "production"]:
+            with self.subTest(example=example):
+                self.assertEqual(self.more(example), set())
+
+    def test_codecommit_is_pulled_from(self):
+        self.assertEqual(self.more("codecommit"), {("codecommit:GitPull", arn("codecommit", "hello"))})
+
+    def test_a_connection_is_used(self):
+        connection = self.parameters["codeconnections"]["SourceConnection"]
+        actions = ["GetConnection", "GetConnectionToken"]
+        prefixes = ["codeconnections", "codestar-connections"]
+        needed = {(f"{prefix}:{action}", connection) for prefix in prefixes for action in actions}
+        self.assertEqual(self.more("codeconnections"), needed)
+
+    def test_a_secret_is_read(self):
+        secret = self.parameters["git-secret"]["SourceSecret"]
+        self.assertEqual(self.more("git-secret"), {("secretsmanager:GetSecretValue", secret)})
+
+    def test_a_network_is_joined(self):
+        parameters = self.parameters["vpc"]
+        secret = ("secretsmanager:GetSecretValue", parameters["SourceSecret"])
+        granted = self.more("vpc")
+        self.assertIn(secret, granted)
+        # As CodeBuild's user guide has it (https://docs.aws.amazon.com/codebuild/latest/userguide/vpc-support.html).
+        described = ["DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs"]
+        everywhere = {action for action, resource in granted if resource == "*"}
+        self.assertEqual(everywhere, {f"ec2:Describe{what}" for what in described})
+        changing = {action for action, resource in granted if resource != "*"} - {secret[0]}
+        names = ["CreateNetworkInterface", "CreateNetworkInterfacePermission", "DeleteNetworkInterface"]
+        self.assertEqual(changing, {f"ec2:{name}" for name in names})
+        with deployed(parameters) as stack:
+            statements, _ = stack.policies("BuildRole")
+        [conditional] = [statement for statement in statements if "Condition" in statement]
+        self.assertEqual(conditional["Action"], "ec2:CreateNetworkInterfacePermission")
+        self.assertEqual(
+            conditional["Condition"],
+            {
+                "StringEquals": {"ec2:AuthorizedService": "codebuild.amazonaws.com"},
+                "ArnLike": {
+                    "ec2:Subnet": [f"arn:*:ec2:*:*:subnet/{subnet}" for subnet in parameters["SubnetIds"].split(",")]
+                },
+            },
+        )
+
+
+class Repositories(unittest.TestCase):
+    def test_further_repositories_are_as_good_as_the_first(self):
+        with deployed({"MoreRepositories": "shop/*"}) as stack:
+            roles = [name for name in stack.physical if name.endswith("Role")]
+            of_roles = {role: set(grants(stack.policies(role)[0])) for role in roles}
+        first, more = arn("ecr", "repository/hello"), arn("ecr", "repository/shop/*")
+        pushing = []
+        for role, granted in of_roles.items():
+            with self.subTest(role=role):
+                of_first = {action for action, resource in granted if resource == first}
+                self.assertEqual(of_first, {action for action, resource in granted if resource == more})
+                if "ecr:PutImage" in of_first:
+                    pushing.append(role)
+        self.assertEqual(set(pushing), {"BuildRole", "PublishFunctionRole", "ReconcileFunctionRole"})
+        statements = [{"Effect": "Allow", "Action": action, "Resource": of} for action, of in of_roles["BuildRole"]]
+        self.assertTrue(is_allowed(statements, "ecr:PutImage", arn("ecr", "repository/shop/api")))
+        self.assertFalse(is_allowed(statements, "ecr:PutImage", arn("ecr", "repository/other/api")))
 
 
 if __name__ == "__main__":
