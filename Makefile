@@ -54,8 +54,8 @@ fuzz: ## Feed trigger-run's readers and signature checks a million inputs (10 mi
 	PROPTEST_CASES=120000 cargo nextest run --package trigger-run --lib
 
 .PHONY: template
-template: tools ## Prove the template: what its roles allow, and a stack of it in moto
-	@cargo build --quiet --package archweld
+template: tools ## Prove the template: a stack of it in moto, its roles, the examples, the functions against moto
+	@cargo build --quiet --package archweld $(FUNCTIONS:%=--package %)
 	ARCHWELD=$(CURDIR)/target/debug/archweld $(VENV)/bin/python -m unittest discover --start-directory tests/deployment $(ARGS)
 
 .PHONY: e2e
@@ -69,7 +69,11 @@ lint: tools ## Check formatting, lints, documentation, the template and the scri
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --document-private-items
-	$(VENV)/bin/cfn-lint infra/template.yaml
+	$(VENV)/bin/cfn-lint infra/template.yaml infra/repository.yaml
+	AWS_DEFAULT_REGION=us-east-1 scripts/sam validate
+	scripts/check-definition
+	scripts/python-tools checkov
+	.archweld/checkov/bin/checkov --framework cloudformation --directory infra --skip-path .aws-sam --skip-download --compact --quiet
 	shellcheck $(filter-out %.txt,$(wildcard scripts/*)) .ci/run example/hello
 	$(VENV)/bin/ruff check --quiet tests
 	$(VENV)/bin/ruff format --check --quiet tests

@@ -139,13 +139,15 @@ class Stack(unittest.TestCase):
     def test_every_rule_and_schedule_has_retries_and_the_queue(self):
         rules = of_type(self.stack, "AWS::Events::Rule")
         schedules = of_type(self.stack, "AWS::Scheduler::Schedule")
-        targets = [target for rule in rules.values() for target in rule["Targets"]]
-        targets += [schedule["Target"] for schedule in schedules.values()]
+        targets = [(name, target) for name, rule in rules.items() for target in rule["Targets"]]
+        targets += [(name, schedule["Target"]) for name, schedule in schedules.items()]
         self.assertGreater(len(targets), len(RULES))
-        for target in targets:
-            with self.subTest(target=target["Arn"]):
-                self.assertEqual(target["DeadLetterConfig"]["Arn"], {"Fn::GetAtt": ["DeadLetters", "Arn"]})
+        for name, target in targets:
+            with self.subTest(of=name):
                 self.assertEqual(set(target["RetryPolicy"]), {"MaximumEventAgeInSeconds", "MaximumRetryAttempts"})
+                # What a pass of reconcile could not do, the next one does.
+                if name != "ReconcileSchedule":
+                    self.assertEqual(target["DeadLetterConfig"]["Arn"], {"Fn::GetAtt": ["DeadLetters", "Arn"]})
 
     def test_functions_of_events_tell_the_queue_what_they_could_not_do(self):
         configured = of_type(self.stack, "AWS::Lambda::EventInvokeConfig")
