@@ -1,4 +1,4 @@
-//! `archweld start`, `stop`, `status` and `logs` against the local cloud over HTTP, with the real
+//! `archweld start`, `stop`, `status`, `logs` and `doctor` against the local cloud over HTTP, with the real
 //! functions and simulated builds.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -249,4 +249,30 @@ async fn what_is_wrong_is_named() {
     let (_, stderr) = said(&gone, 1);
     let expected = format!("no local cloud answers at {endpoint}: start one with `archweld up`");
     assert!(stderr.contains(&expected), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_examines_this_machine() {
+    let world = World::open(Door::Http).await;
+    // Without a configuration there is something to mend, whatever else this machine has.
+    let doctor = ["doctor", "--json", "--config", "/nowhere/archweld.toml"];
+    let (stdout, stderr) = said(&archweld(&world, &doctor).await, 1);
+    assert!(stderr.contains(" to mend\n"), "{stderr}");
+    let findings = json_lines(&stdout);
+    let of = |check: &str| findings.iter().find(|it| it["check"] == check).unwrap();
+    assert_eq!(of("configuration")["verdict"], "problem");
+    assert!(of("configuration")["mend"].as_str().unwrap().contains("--config"), "{stdout}");
+    assert_eq!(of("functions")["verdict"], "ok", "{stdout}");
+    let answers = format!("the local cloud answers at {}", world.cloud.endpoint());
+    assert_eq!(of("port")["found"], answers);
+    for finding in &findings {
+        let is_problem = finding["verdict"] == "problem";
+        assert!(!is_problem || finding["mend"].is_string(), "{finding}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    let folder = empty.path().to_str().unwrap();
+    let (stdout, _) = said(&archweld(&world, &["doctor", "--functions", folder]).await, 1);
+    assert!(stdout.contains("has no plan-build, "), "{stdout}");
+    assert!(stdout.contains("mend: build them with `make build`"), "{stdout}");
+    world.cloud.shutdown().await;
 }

@@ -1,7 +1,7 @@
 //! This machine, as the local cloud needs it.
 
 use std::{
-    env,
+    env, fs,
     path::{self, Path},
     process::Stdio,
     time::Duration,
@@ -169,21 +169,18 @@ async fn emulation(platforms: &[Platform]) -> Finding {
     if foreign.is_empty() {
         return Finding::fine(CHECK, format!("every platform is native to {native}"));
     }
-    let known = match output("docker", &["buildx", "inspect"]).await {
-        Ok(known) => known,
-        Err(error) => return Finding::unknown(CHECK, error),
+    let known = match emulated_here().await {
+        Some(known) => known,
+        None => match output("docker", &["buildx", "inspect"]).await {
+            Ok(inspected) => platforms_of(&inspected),
+            Err(error) => return Finding::unknown(CHECK, error),
+        },
     };
-    let known: Vec<&str> = known
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Platforms:"))
-        .flat_map(|list| list.split(','))
-        .map(|platform| platform.trim().trim_end_matches('*'))
-        .collect();
     let shown = |platforms: &[&Platform]| {
         platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     };
     let missing: Vec<&Platform> =
-        foreign.iter().copied().filter(|it| !known.contains(&it.to_string().as_str())).collect();
+        foreign.iter().copied().filter(|it| !known.contains(&it.to_string())).collect();
     if missing.is_empty() {
         return Finding::fine(CHECK, format!("{} on {native}", shown(&foreign)));
     }
@@ -193,6 +190,38 @@ async fn emulation(platforms: &[Platform]) -> Finding {
         "install QEMU's user emulation, such as with `apt-get install qemu-user-static \
          binfmt-support`, on the engine's machine",
     )
+}
+
+/// The platforms that this machine's kernel hands to QEMU, where it is the engine's kernel, too
+/// (<https://docs.kernel.org/admin-guide/binfmt-misc.html>).
+async fn emulated_here() -> Option<Vec<String>> {
+    let kernel = output("docker", &["info", "--format", "{{.KernelVersion}}"]).await.ok()?;
+    let own = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    if kernel != own.trim() {
+        return None;
+    }
+    let handlers = fs::read_dir("/proc/sys/fs/binfmt_misc").ok()?;
+    let names = handlers.filter_map(|handler| handler.ok()?.file_name().into_string().ok());
+    let platforms = names.flat_map(|name| emulated_by(&name).iter().map(ToString::to_string));
+    Some(platforms.collect())
+}
+
+/// What a handler of QEMU's runs, by the names that Debian and its own packages give it.
+fn emulated_by(handler: &str) -> &'static [&'static str] {
+    match handler {
+        "qemu-aarch64" => &["linux/arm64"],
+        "qemu-arm" => &["linux/arm/v5", "linux/arm/v6", "linux/arm/v7"],
+        "qemu-i386" => &["linux/386"],
+        "qemu-x86_64" => &["linux/amd64"],
+        _ => &[],
+    }
+}
+
+/// The platforms that buildx says its builders run.
+fn platforms_of(inspected: &str) -> Vec<String> {
+    let lists = inspected.lines().filter_map(|line| line.trim().strip_prefix("Platforms:"));
+    let platforms = lists.flat_map(|list| list.split(','));
+    platforms.map(|platform| platform.trim().trim_end_matches('*').to_owned()).collect()
 }
 
 /// Whether an engine of that architecture, as Go calls it, runs a platform's programs by itself.
@@ -265,5 +294,13 @@ mod tests {
         for (native, platform) in [("amd64", "linux/arm64"), ("arm64", "linux/arm/v7")] {
             assert!(!natively(native, platform), "{native} {platform}");
         }
+    }
+
+    #[test]
+    fn buildx_says_which_platforms_its_builders_run() {
+        let inspected = "Name: default\nNodes:\nName:      default\n\
+                         Platforms: linux/amd64*, linux/amd64/v2, linux/arm64\n";
+        assert_eq!(platforms_of(inspected), ["linux/amd64", "linux/amd64/v2", "linux/arm64"]);
+        assert!(platforms_of("Name: default").is_empty());
     }
 }
