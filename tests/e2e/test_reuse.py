@@ -60,7 +60,7 @@ class Reuse(EndToEnd):
         first = self.run_project(project)
         self.assertEqual(first.returncode, 0, first.stderr)
         self.assertRegex(
-            first.stdout, r"linux/arm64 +sha256:\w+ +\S+ MB, built\n +/bin/busybox is compiled for AArch64\n"
+            first.stdout, r"linux/arm64 +sha256:\w+ +\S+ MB, built in \S+\n +/bin/busybox is compiled for AArch64\n"
         )
 
         further = ("--platform", "linux/amd64", "--platform", "linux/arm64")
@@ -71,7 +71,7 @@ class Reuse(EndToEnd):
         self.assertRegex(both.stderr, r"manifest +SUCCEEDED")
         self.assertNotRegex(both.stderr, r"linux/arm64 +BUILD")
         self.assertRegex(both.stdout, r"linux/arm64 +sha256:\w+ +\S+ MB, reused\n")
-        self.assertRegex(both.stdout, r"linux/amd64 +sha256:\w+ +\S+ MB, built\n")
+        self.assertRegex(both.stdout, r"linux/amd64 +sha256:\w+ +\S+ MB, built in \S+\n")
 
         neither = self.run_project(project, *further)
         self.assertRegex(neither.stdout, r"time +\S+ s: nothing was built\n")
