@@ -63,6 +63,16 @@ e2e: binaries tools ## Run the end-to-end tests with a real Docker engine
 	@scripts/install skopeo=skopeo docker-registry=docker-registry
 	@scripts/with-engine bash -c 'scripts/base-images && ARCHWELD=$(CURDIR)/$(BIN)/archweld exec $(VENV)/bin/python -m unittest discover --verbose --start-directory tests/e2e $(ARGS)'
 
+.PHONY: browser
+browser: binaries browser-tools ## Run the browser tests: the console in Chromium, its figures, its accessibility
+	@# One after the other: what is measured is not to be disturbed.
+	@for file in units console measure; do \
+	  ARCHWELD=$(CURDIR)/$(BIN)/archweld node --test --test-reporter=spec tests/browser/$$file.test.mjs; done
+
+.PHONY: screenshots
+screenshots: binaries browser-tools ## Make the pictures of the console in docs/images
+	@ARCHWELD=$(CURDIR)/$(BIN)/archweld node tests/browser/screenshots.mjs docs/images
+
 .PHONY: lint
 lint: tools ## Check formatting, lints, documentation, the template and the scripts
 	@scripts/install shellcheck=shellcheck
@@ -124,6 +134,7 @@ ci: ## Do all that CI does
 	@# With an engine, no test of the registry is skipped.
 	scripts/with-engine $(MAKE) test
 	$(MAKE) e2e PROFILE=release
+	$(MAKE) browser PROFILE=release
 
 .PHONY: binaries
 binaries:
@@ -137,3 +148,8 @@ archweld:
 .PHONY: tools
 tools:
 	@scripts/python-tools
+
+.PHONY: browser-tools
+browser-tools:
+	@scripts/install node=nodejs npm=npm chromium=chromium
+	@cd tests/browser && npm ci --silent --no-audit --no-fund

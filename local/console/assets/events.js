@@ -37,12 +37,20 @@ export async function events({ root, signal }) {
   root.replaceChildren(h("div", { class: "title" }, h("h1", {}, "Events"), h("span", { class: "grow" }), h("div", { class: "lanes", role: "group", "aria-label": "Shown" }, lanes), pause), body);
 
   const draw = oncePerFrame(() => {
-    const lines = waiting.map(line).filter(Boolean).reverse();
+    const lines = waiting.map(line).filter((it) => it && isNew(it)).reverse();
     waiting = [];
     list.prepend(...lines);
     while (list.children.length > SHOWN_MAX) list.lastChild.remove();
     if (list.children.length) nothing.remove();
   });
+
+  /** Two notices of one moment may find the same thing to tell. */
+  let said = "";
+  function isNew(it) {
+    const before = said;
+    said = it.querySelector(".event-text").textContent + it.className;
+    return said !== before;
+  }
 
   function setPaused(value) {
     isPaused = value;

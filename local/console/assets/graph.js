@@ -59,7 +59,7 @@ export class GraphView {
     const kind = state.runs ? `${state.kind}: ${state.runs}` : state.kind;
     const node = s(
       "g",
-      { class: "node", transform: `translate(${x} ${y})` },
+      { class: "node", "data-state": state.name, transform: `translate(${x} ${y})` },
       s("title", {}, `${state.name}, ${kind}`),
       s("rect", { class: inner.length ? "box" : "shape", width, height, rx: 8 }),
       icon,

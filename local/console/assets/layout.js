@@ -4,7 +4,7 @@
 // makes the right one. Within a group, a state is one rank below the last of those that lead to it.
 
 const CHAR = 7.7;
-const NODE = { height: 46, widthMin: 148, widthMax: 268, padding: 52 };
+const NODE = { height: 46, widthMin: 148, widthMax: 268, padding: 58 };
 const GAP = { x: 26, y: 30, groups: 56, lane: 11 };
 const BOX = { padding: 16, head: 46 };
 

@@ -134,16 +134,16 @@ class RunView {
     const factsKey = JSON.stringify([whole.platforms, whole.commit, whole.trigger]);
     if (factsKey === this.factsKey) return;
     this.factsKey = factsKey;
-    const fact = (label, ...value) => [h("dt", {}, label), h("dd", {}, ...value)];
+    const fact = (label, ...value) => h("div", {}, h("dt", {}, label), h("dd", {}, ...value));
     this.facts.replaceChildren(
       ...[
         fact("Trigger", whole.trigger ?? "by hand", whole.actor && ` by ${whole.actor}`),
         whole.commit && fact("Commit", h("code", { title: whole.commit }, shortCommit(whole.commit))),
         fact("Platforms", ...whole.platforms.map(({ platform, reused }) => chip(reused ? `${platform}, reused` : platform))),
         fact("Started", h("time", { title: fullTime(whole.started) }, dateTime(whole.started))),
-        [h("dt", {}, "Duration"), this.runTime],
+        h("div", {}, h("dt", {}, "Duration"), this.runTime),
         fact("ARN", h("code", { class: "arn", title: whole.arn }, whole.name), copyButton(whole.arn, "the ARN")),
-      ].flat().filter(Boolean),
+      ].filter(Boolean),
     );
   }
 
@@ -200,7 +200,7 @@ const panel = (title, ...content) => h("section", { class: "panel" }, h("div", {
 function outcome({ status: how, error, cause, output }) {
   if (output) return published(output);
   if (!error && !cause) return null;
-  return h("section", { class: `panel outcome is-${look(how).kind}`, "aria-label": "Why it ended" }, h("p", {}, h("strong", {}, error ?? look(how).text)), cause && h("p", { class: "cause" }, cause));
+  return h("section", { class: `panel outcome is-${look(how).kind}`, "aria-label": "Why it ended" }, h("p", {}, h("strong", {}, error ?? look(how).text)), cause && h("p", { class: "cause", tabindex: "0" }, cause));
 }
 
 function published({ repository_uri, digest, tags, tags_kept, tags_ahead, platforms }) {

@@ -15,6 +15,9 @@ const FIELDS = [
   { name: "force", label: "Build anew what was built before", kind: "check" },
 ];
 
+/** The fields that have the image's default where they are left out. */
+const DEFAULTED = ["platforms", "tags", "publisher"];
+
 export async function start({ root, query, signal }) {
   root.replaceChildren(h("div", { class: "title" }, h("h1", {}, "Start a run")), h("p", { class: "loading" }, "Loading…"));
   try {
@@ -129,13 +132,13 @@ class Form {
   #fromFields(changed) {
     const input = { ...(this.input ?? {}) };
     if (changed === "image") {
-      for (const name of ["platforms", "tags", "publisher"]) delete input[name];
+      for (const name of DEFAULTED) delete input[name];
       input.image = this.#controls.get("image").value;
     } else {
       const defaults = this.#of(this.#controls.get("image").value);
       const value = this.#value(changed);
-      const isDefault = value === "" || value === false || JSON.stringify(value) === JSON.stringify(defaults[changed]);
-      if (isDefault) delete input[changed];
+      const isDefault = DEFAULTED.includes(changed) && JSON.stringify(value) === JSON.stringify(defaults[changed]);
+      if (isDefault || value === "" || value === false) delete input[changed];
       else input[changed] = value;
     }
     const isList = FIELDS.some(({ name, kind }) => name === changed && kind === "list");

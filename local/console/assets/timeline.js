@@ -63,7 +63,7 @@ function row(build, { now, percent, isChosen, choose }) {
 function bar(phase, { now, percent }) {
   const end = phase.ended ?? now;
   const isBad = phase.status && !["SUCCEEDED", "IN_PROGRESS"].includes(phase.status);
-  const classes = ["phase", `phase-${GROUPS[phase.name] ?? "finish"}`, isBad && "is-bad", phase.ended === null && "is-open"];
+  const classes = ["phase", `phase-${GROUPS[phase.name] ?? "finish"}`, isBad && (phase.status === "STOPPED" ? "is-stopped" : "is-bad"), phase.ended === null && "is-open"];
   const element = h("span", { class: classes.filter(Boolean).join(" "), title: `${words(phase.name)}: ${duration(end - phase.started)}` }, h("span", { "aria-hidden": "true" }, words(phase.name)));
   element.style.setProperty("left", percent(phase.started));
   element.style.setProperty("width", `max(2px, calc(${percent(end)} - ${percent(phase.started)}))`);

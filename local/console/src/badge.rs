@@ -14,6 +14,7 @@ use http::{StatusCode, Uri, header};
 use crate::{
     app::{App, Shared},
     executions::query,
+    security::RESOURCE_POLICY,
 };
 
 pub(crate) async fn badge(Given(app): Shared, Path(file): Path<String>, uri: Uri) -> Response {
@@ -26,7 +27,11 @@ pub(crate) async fn badge(Given(app): Shared, Path(file): Path<String>, uri: Uri
     };
     let badge = Badge::new(image, git_ref.as_deref(), state).to_string();
     // Shown in pages that are loaded again and again: each time as it is then.
-    let headers = [(header::CONTENT_TYPE, MEDIA_TYPE), (header::CACHE_CONTROL, "no-cache")];
+    let headers = [
+        (header::CONTENT_TYPE, MEDIA_TYPE),
+        (header::CACHE_CONTROL, "no-cache"),
+        (RESOURCE_POLICY, "cross-origin"),
+    ];
     (status, headers, badge).into_response()
 }
 

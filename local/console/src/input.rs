@@ -14,8 +14,6 @@ use crate::{
 #[derive(Debug, Serialize)]
 pub(crate) struct Defaults {
     name: String,
-    #[serde(rename = "ref")]
-    git_ref: Option<String>,
     platforms: Vec<String>,
     tags: Vec<String>,
     publisher: &'static str,
@@ -46,7 +44,6 @@ impl Defaults {
     fn of(image: &ImageConfig) -> Self {
         Self {
             name: image.name.to_string(),
-            git_ref: image.schedule_ref.as_ref().map(ToString::to_string),
             platforms: image.platforms.iter().map(ToString::to_string).collect(),
             tags: image.tags.iter().map(ToString::to_string).collect(),
             publisher: image.publisher.as_str(),

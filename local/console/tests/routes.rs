@@ -176,6 +176,7 @@ async fn the_page_loads_nothing_but_itself() {
         assert!(policy.contains(part), "{policy}");
     }
     assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    assert_eq!(headers["cross-origin-resource-policy"], "same-origin");
     assert!(!page.contains("http://") && !page.contains("https://"), "it works offline");
     // Every file that the page and its modules name is there.
     let mut wanted = vec![page];
@@ -237,7 +238,7 @@ async fn a_wrong_input_starts_nothing_and_is_told_by_field() {
     assert_eq!(
         about[0],
         json!({
-            "name": "hello", "ref": "main", "platforms": ["linux/amd64", "linux/arm64"],
+            "name": "hello", "platforms": ["linux/amd64", "linux/arm64"],
             "tags": ["{sha7}", "latest"], "publisher": "build", "reuse": true,
         })
     );
@@ -323,6 +324,7 @@ async fn a_badge_tells_how_the_newest_run_of_a_ref_ended() {
             world.send(Request::get(path).body(Body::empty()).unwrap()).await;
         assert!(headers[header::CONTENT_TYPE].to_str().unwrap().starts_with("image/svg+xml"));
         assert_eq!(headers[header::CACHE_CONTROL], "no-cache");
+        assert_eq!(headers["cross-origin-resource-policy"], "cross-origin");
         (status.as_u16(), svg)
     };
     assert!(badge("/badge/hello.svg").await.1.contains("no runs"));
