@@ -10,14 +10,17 @@ import logging
 import os
 import subprocess
 import tempfile
+import time
 import unittest
 import urllib.request
 from pathlib import Path
+from unittest import mock
 
 import boto3
+from moto.codebuild.models import codebuild_backends
 from moto.server import ThreadedMotoServer
 
-from support import REGION, ROOT, STACK, deployed
+from support import ACCOUNT, REGION, ROOT, STACK, deployed
 
 ARCHWELD = os.environ.get("ARCHWELD", str(ROOT / "target/debug/archweld"))
 CONFIG = '[[image]]\nname = "hello"\nplatforms = ["linux/amd64"]\ntags = ["{sha7}", "latest"]\n'
@@ -98,6 +101,44 @@ class Command(unittest.TestCase):
         _, said = self.archweld("logs", "r1", status=2)
         self.assertIn("run r1 has no build of any platform", said)
 
+    def test_builds_and_their_logs_are_found(self):
+        codebuild, logs = boto3.client("codebuild"), boto3.client("logs")
+        codebuild.create_project(
+            name=f"{STACK}-manifest",
+            source={"type": "GITHUB", "location": "https://github.com/archweld/hello.git"},
+            artifacts={"type": "NO_ARTIFACTS"},
+            environment={
+                "type": "LINUX_CONTAINER",
+                "image": "aws/codebuild/amazonlinux-x86_64-standard:5.0",
+                "computeType": "BUILD_GENERAL1_SMALL",
+            },
+            serviceRole=f"arn:aws:iam::{ACCOUNT}:role/{self.stack.physical['BuildRole']}",
+        )
+        build = codebuild.start_build(projectName=f"{STACK}-manifest")["build"]["id"]
+        # moto's builds write nothing.
+        group, stream = f"/aws/codebuild/{STACK}-manifest", build.split(":")[1]
+        [known] = codebuild_backends[ACCOUNT][REGION].build_metadata_history[f"{STACK}-manifest"]
+        known["logs"] |= {"groupName": group, "streamName": stream}
+        output = json.dumps({"StatusCode": 200, "Payload": {"build_id": build}})
+        history = [{"type": "TaskSubmitted", "id": 1, "taskSubmittedEventDetails": {"output": output}}]
+        self.archweld("start", "--name", "built", "--no-wait")
+        with mock.patch("moto.stepfunctions.models.Execution.get_execution_history", lambda *_: history):
+            said, _ = self.archweld("status", "built")
+            self.assertRegex(said, rf"manifest +SUCCEEDED .*\n +build {build}\n")
+            self.assertIn(f"log   {group} {stream}\n", said)
+            # A log that is not there yet has no lines.
+            self.assertEqual(self.archweld("logs", "built"), ("", ""))
+            with contextlib.suppress(logs.exceptions.ResourceAlreadyExistsException):
+                logs.create_log_group(logGroupName=group)
+            logs.create_log_stream(logGroupName=group, logStreamName=stream)
+            now = int(time.time() * 1000)
+            events = [{"timestamp": now + count, "message": f"line {count}\n"} for count in range(3)]
+            logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+            said, _ = self.archweld("logs", "built")
+            self.assertEqual(said, "".join(f"manifest       line {count}\n" for count in range(3)))
+            said, _ = self.archweld("logs", "built", "--platform", "manifest", "--tail", "2")
+            self.assertEqual(said, "line 1\nline 2\n")
+
     def test_what_is_not_there_is_named(self):
         _, said = self.archweld("status", "nobody", status=2)
         self.assertIn("no run nobody: `archweld status` lists the last ones", said)
@@ -113,7 +154,9 @@ class Command(unittest.TestCase):
         _, said = self.archweld("status", environment=without_region, status=2)
         self.assertIn("no region: name it with --region", said)
         said, _ = self.archweld("doctor", environment={"AWS_REGION": REGION}, status=1)
-        self.assertRegex(said, r"problem +credentials +there are none\n +mend: ")
+        self.assertRegex(said, r"problem +credentials +there are none: .*\n +mend: set AWS_PROFILE")
+        said, _ = self.archweld("doctor", environment=without_region, status=1)
+        self.assertRegex(said, r"problem +region +no region: .*\n +mend: ")
 
     def test_a_profile_gives_credentials_and_region(self):
         with tempfile.TemporaryDirectory() as folder:

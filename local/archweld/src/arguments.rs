@@ -137,7 +137,7 @@ pub(crate) struct Start {
     /// take the place of its fields
     #[arg(long, value_name = "JSON")]
     pub(crate) input: Option<String>,
-    /// The run's name [default: one that AWS makes]
+    /// The run's name [default: one that Step Functions makes]
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// End as soon as the run has started

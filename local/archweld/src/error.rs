@@ -11,6 +11,10 @@ use crate::{
     progress::plain,
 };
 
+/// What to do where there are no credentials.
+pub(crate) const NO_CREDENTIALS: &str = "set AWS_PROFILE or --profile, log in with `aws sso \
+                                         login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+
 /// Why the command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -77,10 +81,7 @@ pub(crate) enum Error {
         source: CallError,
     },
     /// No credentials for AWS.
-    #[error(
-        "no credentials for AWS: set AWS_PROFILE or --profile, log in with `aws sso login`, or set \
-         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY ({reason})"
-    )]
+    #[error("no credentials for AWS: {NO_CREDENTIALS} ({reason})")]
     NoCredentials {
         /// What each source of them says.
         reason: String,

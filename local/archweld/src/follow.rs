@@ -20,7 +20,7 @@ use crate::{
 /// How often AWS is asked, and the local cloud: a run of ten minutes costs AWS a thousand calls,
 /// each far below the rates of an account.
 const EVERY: Duration = Duration::from_secs(2);
-const EVERY_LOCAL: Duration = Duration::from_millis(100);
+const EVERY_LOCAL: Duration = Duration::from_millis(50);
 /// How many calls in a row may be unanswered, after the SDK's own retries.
 const UNANSWERED_MAX: u32 = 5;
 /// How many pages of a log are read at once, with up to 10,000 lines each.
@@ -36,7 +36,7 @@ pub(crate) struct Follow<'a> {
     /// When builds that are over were in progress.
     spans: Vec<(Timestamp, Timestamp)>,
     /// Where the run's moving tags pointed when it had its plan, where that is known.
-    pub(crate) before: Before,
+    pub(crate) before: Option<Before>,
 }
 
 /// What is shown of a build.
@@ -57,7 +57,7 @@ impl<'a> Follow<'a> {
             builds: BTreeMap::new(),
             may_read_logs: true,
             spans: Vec::new(),
-            before: Before::new(),
+            before: None,
         }
     }
 
@@ -111,7 +111,7 @@ impl<'a> Follow<'a> {
             // What cannot be told is not shown, and is no reason to end.
             let api = &self.target.api;
             if execution.is_running() && !history.may_have_published() {
-                self.before = before(api, plan).await.unwrap_or_default();
+                self.before = before(api, plan).await.ok();
             }
             progress.estimated(estimates(api, plan).await.unwrap_or_default());
         }

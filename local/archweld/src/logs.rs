@@ -16,7 +16,7 @@ use crate::{
 
 /// How often logs that are followed are asked for, and those of the local cloud.
 const EVERY: Duration = Duration::from_secs(2);
-const EVERY_LOCAL: Duration = Duration::from_millis(100);
+const EVERY_LOCAL: Duration = Duration::from_millis(50);
 
 /// Shows the logs.
 ///

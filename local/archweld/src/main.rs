@@ -38,6 +38,9 @@ use arguments::{Arguments, Command};
 use clap::Parser as _;
 use error::{Error, Report};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{
+    filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -85,9 +88,17 @@ fn print(text: &str) -> Result<(), Error> {
 
 /// Warnings, or as `ARCHWELD_LOG` says.
 fn log() {
-    let level = env::var("ARCHWELD_LOG").ok().and_then(|level| level.parse().ok());
-    tracing_subscriber::fmt()
-        .with_max_level(level.unwrap_or(LevelFilter::WARN))
-        .with_writer(io::stderr)
+    let level: Option<LevelFilter> =
+        env::var("ARCHWELD_LOG").ok().and_then(|level| level.parse().ok());
+    let shown = match level {
+        Some(level) => Targets::new().with_default(level),
+        // Why there are no credentials is told by the command, once.
+        None => Targets::new()
+            .with_default(LevelFilter::WARN)
+            .with_target("aws_config", LevelFilter::OFF),
+    };
+    tracing_subscriber::registry()
+        .with(tracing_subscriber::fmt::layer().with_writer(io::stderr))
+        .with(shown)
         .init();
 }

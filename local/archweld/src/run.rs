@@ -40,7 +40,7 @@ pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
         progress.say(note);
     }
     close_unfinished(&cloud, &mut progress).await?;
-    let mut before = Before::new();
+    let mut before = None;
     let input = input(&arguments, image, &source);
     let outcome = execute(&cloud, input, &mut progress, &mut before).await;
     progress.finish();
@@ -51,7 +51,7 @@ pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
         Ok(published) => {
             let (wall, own) = progress.times();
             let (address, took) = (Address::local(&published, &address), progress.took(&published));
-            Summary { published: &published, address, took, before: &before, wall, own }
+            Summary { published: &published, address, took, before: before.as_ref(), wall, own }
                 .show(&progress)
         }
         Err(error) => {
@@ -94,7 +94,7 @@ async fn execute(
     cloud: &Cloud,
     input: ExecutionInput,
     progress: &mut Progress,
-    tags_before: &mut Before,
+    tags_before: &mut Option<Before>,
 ) -> Result<Published, Error> {
     let api = Api::new(cloud.sdk_config());
     let state_machine = cloud.stack().state_machines.first().ok_or(Error::NoStateMachine)?;
@@ -116,7 +116,7 @@ async fn execute(
             Heard::Planned(plan) if plan.execution == started => {
                 // What cannot be told is not shown, and is no reason to end.
                 progress.estimated(estimates(&api, &plan).await.unwrap_or_default());
-                *tags_before = before(&api, &plan).await.unwrap_or_default();
+                *tags_before = before(&api, &plan).await.ok();
             }
             Heard::Planned(_) | Heard::Started { .. } | Heard::Ended { .. } => {}
             Heard::Interrupted => {

@@ -121,7 +121,7 @@ fn show_end(
         None => Address { uri: published.repository_uri.clone(), while_what: None },
     };
     let took = progress.took(&published);
-    Summary { published: &published, address, took, before: &follow.before, wall, own }
+    Summary { published: &published, address, took, before: follow.before.as_ref(), wall, own }
         .show(progress)
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Summary<'a> {
     pub(crate) address: Address,
     pub(crate) took: Took,
     /// Where the moving tags were, where that is known.
-    pub(crate) before: &'a Before,
+    pub(crate) before: Option<&'a Before>,
     /// From the start to the end.
     pub(crate) wall: Duration,
     /// How much of it no build was in progress.
@@ -113,7 +113,7 @@ impl Summary<'_> {
     /// The moving tags that point at the index and did not before, and where each was.
     fn moved(&self) -> impl Iterator<Item = (&ImageTag, Option<&Digest>)> {
         let tags = self.published.tags.iter();
-        let moving = tags.filter_map(|tag| Some((tag, self.before.get(tag)?.as_ref())));
+        let moving = tags.filter_map(|tag| Some((tag, self.before?.get(tag)?.as_ref())));
         moving.filter(|(_, from)| *from != Some(&self.published.digest))
     }
 
@@ -126,11 +126,12 @@ impl Summary<'_> {
             }
         }
         let moved = self.moved().map(|(tag, from)| json!({"tag": tag, "from": from}));
+        let moved = self.before.map(|_| moved.collect::<Vec<_>>());
         let mut summary = json!({
             "status": "SUCCEEDED", "uri": self.address.uri, "pull": self.pull(),
             "run_lines": self.runs(), "wall_ms": milliseconds(self.wall),
             "own_ms": milliseconds(self.own), "manifest_took_ms": took(&self.took.manifest),
-            "slowest": self.took.slowest, "moved": moved.collect::<Vec<_>>(),
+            "slowest": self.took.slowest, "moved": moved,
         });
         if let (Some(summary), Value::Object(fields)) = (summary.as_object_mut(), published) {
             summary.extend(fields);
@@ -254,7 +255,11 @@ mod tests {
         .unwrap()
     }
 
-    fn summary<'a>(published: &'a Published, took: Took, before: &'a Before) -> Summary<'a> {
+    fn summary<'a>(
+        published: &'a Published,
+        took: Took,
+        before: Option<&'a Before>,
+    ) -> Summary<'a> {
         let (wall, own) = (Duration::from_millis(7_250), Duration::from_millis(120));
         Summary {
             published,
@@ -282,7 +287,7 @@ mod tests {
             (tag("next"), Some(published.digest)),
             (tag("latest"), None),
         ]);
-        let summary = summary(&published, took, &before);
+        let summary = summary(&published, took, Some(&before));
         insta::assert_snapshot!(summary.describe(), @"
         index          sha256:b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2
         linux/amd64    sha256:a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1    1.2 MB, reused
@@ -314,11 +319,12 @@ mod tests {
         let unknown = json!({"unknown": "linux/amd64: the image names no program"});
         let published = published([true, true], [unknown.clone(), unknown]);
         let took = Took { platforms: vec![None, None], ..Took::default() };
-        let before = Before::new();
-        let mut summary = summary(&published, took, &before);
+        let mut summary = summary(&published, took, None);
         summary.own = summary.wall;
         let text = summary.describe();
         assert!(text.contains("its program could not be checked: linux/amd64:"), "{text}");
+        assert!(!text.contains("tags moved"), "where they were is not known: {text}");
+        assert_eq!(summary.json()["moved"], Value::Null);
         assert!(text.ends_with("time           7.25 s: nothing was built\n"), "{text}");
     }
 

@@ -15,7 +15,7 @@ use crate::{
         Api, CODEBUILD, CONNECTIONS, CallError, CallErrorKind, ECR, IAM, QUOTAS, SECRETS, SQS, STS,
         xml,
     },
-    error::Error,
+    error::{Error, NO_CREDENTIALS},
     request,
     target::{Stack, of_chain},
 };
@@ -54,15 +54,13 @@ pub(super) async fn examine(
 ) -> Result<(), Error> {
     let api = match of_chain(&arguments.at).await {
         Ok(api) => api,
-        Err(error @ Error::NoRegion) => {
-            return findings.add(Finding::problem("region", "none is set", error.to_string()));
+        Err(Error::NoCredentials { reason }) => {
+            let found = format!("there are none: {reason}");
+            return findings.add(Finding::problem("credentials", found, NO_CREDENTIALS));
         }
         Err(error) => {
-            return findings.add(Finding::problem(
-                "credentials",
-                "there are none",
-                error.to_string(),
-            ));
+            let mend = "name it with --region or AWS_REGION, or in the profile";
+            return findings.add(Finding::problem("region", error.to_string(), mend));
         }
     };
     let (caller, account) = match identity(&api).await {
