@@ -2,13 +2,13 @@
 //!
 //! [`router`] gives the pages of a [`Cloud`], to be [mounted](Cloud::mount) behind its door, which
 //! keeps pages of other origins out. What the page shows comes as JSON from the services' own
-//! handles; what happens comes as server-sent events ([`hub`]), so that nothing is polled. The page
+//! handles; what happens comes as server-sent events (`hub`), so that nothing is polled. The page
 //! itself is HTML, CSS and ES modules in `assets/`, compiled into the program.
 //!
 //! **What is shown is chosen, never filtered**: each answer is a type of its own with the fields
 //! that people need. Builds' environments, payloads of functions and inputs of states, where task
 //! tokens and secrets travel, are in none of them; texts that others wrote (causes, log lines) are
-//! [masked](masks).
+//! masked (`masks`).
 //!
 //! Nothing here decides anything: to start and to stop are Step Functions' own operations.
 
