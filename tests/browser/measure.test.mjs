@@ -27,7 +27,8 @@ let chrome;
 
 before(async () => {
   const lines = Math.ceil(LOG_BYTES / LINE_BYTES);
-  [cloud, chrome] = await Promise.all([Cloud.up(undefined, { env: { LINES_MAX: String(lines) } }), browser()]);
+  cloud = await Cloud.up(undefined, { env: { LINES_MAX: String(lines) } });
+  chrome = await browser();
 });
 after(async () => {
   await chrome?.close();

@@ -24,7 +24,8 @@ async function project() {
 }
 
 const from = await project();
-const [cloud, chrome] = await Promise.all([Cloud.up(from), browser()]);
+const cloud = await Cloud.up(from);
+const chrome = await browser();
 try {
   const push = (image, more = {}) => ({ image, ref: "main", trigger: { kind: "push", actor: "ada" }, ...more });
   await cloud.run(push("gateway"));

@@ -98,12 +98,13 @@ function move(event, list) {
 function nothing(filter, about) {
   if (filter.status || filter.image) return empty("No run is like that", h("p", {}, h("a", { href: "#/runs" }, "Show every run")));
   const [machine] = about.machines;
+  const { port } = new URL(about.endpoint);
   const start = `aws --endpoint-url ${about.endpoint} --region ${about.region} stepfunctions start-execution --state-machine-arn ${machine?.arn} --input '{}'`;
   return empty(
     "No runs yet",
     h("p", {}, h("a", { class: "button primary", href: "#/start" }, "Start a run"), " here, or from a terminal:"),
     about.git && h("p", {}, "push to this machine's git remote ", codeLine(`git remote add archweld ${about.git} && git push archweld main`, "the git commands")),
-    h("p", {}, "start one by name ", codeLine("archweld start", "the command")),
+    h("p", {}, "start one by name ", codeLine(`archweld start${port === "4577" ? "" : ` --port ${port}`}`, "the command")),
     machine && h("p", {}, "or as on AWS ", codeLine(start, "the AWS command")),
   );
 }
