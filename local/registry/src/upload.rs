@@ -18,6 +18,9 @@ const UPLOADS_MAX: usize = 1000;
 /// An upload that nothing happened to for so long may be forgotten.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// The same, while there is no room.
+const IDLE_WHILE_FULL: Duration = Duration::from_secs(60);
+
 /// The uploads under way. They do not outlive the process.
 #[derive(Debug, Default)]
 pub(crate) struct Uploads(Mutex<HashMap<String, Upload>>);
@@ -33,6 +36,13 @@ struct Upload {
 impl Uploads {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets those that nothing happened to for so long; one that is locked is not idle: its body
+    /// may just be slow.
+    fn forget_idle(&self, idle: Duration) {
+        self.lock()
+            .retain(|_, upload| upload.used.elapsed() < idle || upload.staged.try_lock().is_err());
     }
 
     fn find(
@@ -56,10 +66,8 @@ impl Registry {
     ) -> Result<String, RegistryError> {
         let (name, create) = (repository.clone(), self.inner.create_on_push);
         self.transact(move |transaction| transaction.require_repository(&name, create)).await?;
+        self.inner.uploads.forget_idle(IDLE);
         let mut uploads = self.inner.uploads.lock();
-        // One that is locked is not idle: its body may just be slow.
-        uploads
-            .retain(|_, upload| upload.used.elapsed() < IDLE || upload.staged.try_lock().is_err());
         if uploads.len() >= UPLOADS_MAX {
             return Err(RegistryError::TooManyUploads(UPLOADS_MAX));
         }
@@ -94,6 +102,10 @@ impl Registry {
             Err(error) => {
                 *slot = None;
                 self.inner.uploads.lock().remove(id);
+                if matches!(error, RegistryError::Full { .. } | RegistryError::DiskFull(_)) {
+                    // What was cut off and not resumed must not keep a retry from its room.
+                    self.inner.uploads.forget_idle(IDLE_WHILE_FULL);
+                }
                 Err(error)
             }
         }

@@ -75,6 +75,26 @@ async fn an_interrupted_chunk_is_resumed_where_its_last_byte_was_counted() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cut_upload_gives_its_room_to_a_retry_after_a_minute() {
+    let options = Options { bytes_max: Some(10), ..options(Storage::Memory) };
+    let env = Fixture::new(options).await;
+    let cut = env.begin_upload().await;
+    env.send("PATCH", &cut, &[], "123456").await;
+    let put = async || {
+        let upload = env.begin_upload().await;
+        let path = format!("{upload}?digest={}", Digest::of(b"content"));
+        env.send("PUT", &path, &[], "content").await
+    };
+    tokio::time::sleep(std::time::Duration::from_secs(59)).await;
+    assert_eq!(put().await.error(), error(403, "DENIED"));
+    assert_eq!(env.get(&cut).await.header("range"), "0-5");
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert_eq!(put().await.error(), error(403, "DENIED"));
+    assert_eq!(env.get(&cut).await.error(), error(404, "BLOB_UPLOAD_UNKNOWN"));
+    assert_eq!(put().await.status, StatusCode::CREATED);
+}
+
 #[tokio::test]
 async fn refuses_content_that_is_not_its_digest_and_keeps_nothing_of_it() {
     for env in Fixture::both().await {
