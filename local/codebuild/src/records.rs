@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::build::Build;
+use crate::build::{Build, PhaseType};
 use crate::error::OpenError;
 
 /// What a record says beside the build itself.
@@ -95,8 +95,11 @@ fn path(folder: &Path, build: &Build) -> PathBuf {
 fn write(folder: &Path, record: &Record) -> io::Result<()> {
     let mut file = tempfile::Builder::new().suffix(".new").tempfile_in(folder)?;
     file.write_all(&serde_json::to_vec_pretty(record)?)?;
-    // A crash of the machine must not leave the name without its content: no start would read it.
-    file.as_file().sync_all()?;
+    // A crash of the machine must not leave a new name without its content, which no start would
+    // read. How far a build came is not worth the wait.
+    if record.build.current_phase <= PhaseType::Queued || record.build.build_complete {
+        file.as_file().sync_all()?;
+    }
     file.persist(path(folder, &record.build))?;
     Ok(())
 }

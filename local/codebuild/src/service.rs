@@ -516,6 +516,8 @@ impl CodeBuild {
                 duration_in_seconds: None,
                 contexts: Vec::new(),
             });
+            // Should this process end, the next one knows in which phase that was.
+            self.inner.records.save(&entry.build, entry.idempotency.as_ref());
             self.notify(Notice::PhaseBegan { build: Arc::clone(&entry.info), phase });
         });
     }

@@ -558,6 +558,7 @@ async fn records_and_logs_outlive_the_process() {
     assert_eq!(event["build-status"], "FAULT");
     let phases = event["additional-information"]["phases"].as_array().unwrap();
     let fault = phases.iter().find(|phase| phase["phase-status"] == "FAULT").unwrap();
+    assert_eq!(fault["phase-type"], "BUILD");
     let why = "INTERNAL_ERROR: the local CodeBuild ended while the build ran";
     assert_eq!(fault["phase-context"], json!([why]));
     let next = cloud.start(&[]).await;

@@ -278,6 +278,11 @@ impl Service {
         })?;
         let journal = match &self.folder {
             Some(folder) => Some(folder.create(number, &head).map_err(|error| {
+                tracing::error!(
+                    execution.name = record.name,
+                    error = &error as &dyn std::error::Error,
+                    "an execution did not start: its journal could not be written"
+                );
                 let message = format!("the execution's journal could not be written: {error}");
                 ApiError::server("InternalFailure", message)
             })?),
