@@ -46,8 +46,14 @@ test: export PATH := $(VENV)/bin:$(PATH)
 test: tools ## Run the unit and integration tests
 	@cargo nextest --version >/dev/null 2>&1 || \
 	  { echo 'installing cargo-nextest from crates.io (some minutes, once)' >&2; cargo install --locked cargo-nextest; }
-	@cargo build --quiet $(FUNCTIONS:%=--package %)
+	@cargo build --quiet --package archweld $(FUNCTIONS:%=--package %)
 	cargo nextest run --workspace $(ARGS)
+
+.PHONY: chaos
+chaos: ## Kill functions, builds and the server at random, CHAOS_ROUNDS times (50), from CHAOS_SEED
+	@cargo build --quiet --package archweld $(FUNCTIONS:%=--package %)
+	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-50} cargo test --package archweld-tests --test chaos -- --nocapture \
+	  no_invariant_is_broken_whatever_is_killed $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Feed trigger-run's readers and signature checks a million inputs (10 minutes)

@@ -165,6 +165,12 @@ class EndToEnd(unittest.TestCase):
     @contextlib.contextmanager
     def up(self, project):
         """The local cloud as a server, for as long as the block runs."""
+        with self.serve(project) as (_, cloud):
+            yield cloud
+
+    @contextlib.contextmanager
+    def serve(self, project):
+        """The same, with its process."""
         with self.start(self.arguments(project, subcommand="up")) as (process, output):
 
             def banner():
@@ -173,7 +179,7 @@ class EndToEnd(unittest.TestCase):
                 return fields if "Ctrl-C" in fields else None
 
             fields = wait_until(banner, "archweld up prints its banner")
-            yield Cloud(fields["AWS"].split()[1], fields["registry"], fields["start"])
+            yield process, Cloud(fields["AWS"].split()[1], fields["registry"], fields["start"])
 
 
 class Cloud:

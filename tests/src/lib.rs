@@ -236,7 +236,7 @@ pub fn repository() -> RepositoryName {
 }
 
 /// The folder of the functions' binaries: where cargo puts them beside this test.
-fn binaries() -> PathBuf {
+pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.ancestors().nth(2).unwrap().to_owned();
     assert!(
