@@ -270,6 +270,15 @@ pub(crate) struct Project {
     /// The template [default: infra/template.yaml beside this command or above this folder]
     #[arg(long, value_name = "FILE")]
     pub(crate) template: Option<PathBuf>,
+    /// The value of a parameter of the template; may be repeated [default: the template's own]
+    #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, value) = parts.ok_or_else(|| "expected NAME=VALUE".to_owned())?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn publisher(text: &str) -> Result<Publisher, String> {

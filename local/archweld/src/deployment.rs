@@ -49,6 +49,8 @@ pub(crate) struct Deployment {
     pub(crate) folder: PathBuf,
     /// The template.
     pub(crate) template: PathBuf,
+    /// The values of its parameters; for others the default is taken.
+    pub(crate) parameters: BTreeMap<String, String>,
 }
 
 impl Deployment {
@@ -67,7 +69,9 @@ impl Deployment {
         }
         let whole = path.canonicalize().map_err(no_config)?;
         let folder = whole.parent().unwrap_or(Path::new("/")).to_owned();
-        Ok(Self { config, folder, template: home::template(project.template.as_deref())? })
+        let template = home::template(project.template.as_deref())?;
+        let parameters = project.parameters.iter().cloned().collect();
+        Ok(Self { config, folder, template, parameters })
     }
 
     /// A git remote for pushes to this machine, which are then what the deployment is of.
@@ -100,7 +104,7 @@ impl Deployment {
             host: Host::real(ACCOUNT, REGION),
             template: self.template.clone(),
             stack_name: STACK.to_owned(),
-            parameters: BTreeMap::new(),
+            parameters: self.parameters.clone(),
             layers: BTreeMap::from([(CONFIG_LAYER.to_owned(), self.folder.clone())]),
             port: Some(host.port),
             registry_bytes_max: host.registry_bytes_max,

@@ -23,6 +23,7 @@ mod start;
 mod status;
 mod summary;
 mod target;
+mod transitions;
 mod trigger;
 mod up;
 mod validate;

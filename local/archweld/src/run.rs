@@ -19,6 +19,7 @@ use crate::{
     progress::{Failure, Progress},
     source::Source,
     summary::{Address, Before, Summary, before},
+    transitions::transitions,
     watch::{Heard, Watch},
 };
 
@@ -48,11 +49,12 @@ pub(crate) async fn run(arguments: Run) -> Result<(), Error> {
     let codebuild = cloud.codebuild().clone();
     cloud.shutdown().await;
     match outcome {
-        Ok(published) => {
+        Ok((published, transitions)) => {
             let (wall, own) = progress.times();
             let (address, took) = (Address::local(&published, &address), progress.took(&published));
-            Summary { published: &published, address, took, before: before.as_ref(), wall, own }
-                .show(&progress)
+            let (published, before) = (&published, before.as_ref());
+            let transitions = Some(transitions);
+            Summary { published, address, took, before, transitions, wall, own }.show(&progress)
         }
         Err(error) => {
             explain(&error, &progress, &codebuild);
@@ -95,7 +97,7 @@ async fn execute(
     input: ExecutionInput,
     progress: &mut Progress,
     tags_before: &mut Option<Before>,
-) -> Result<Published, Error> {
+) -> Result<(Published, usize), Error> {
     let api = Api::new(cloud.sdk_config());
     let state_machine = cloud.stack().state_machines.first().ok_or(Error::NoStateMachine)?;
     let mut watch = Watch::new(cloud)?;
@@ -130,10 +132,11 @@ async fn execute(
         cloud.step_functions().call("DescribeExecution", json!({"executionArn": started})).await?;
     let text = |field: &str| ended[field].as_str().unwrap_or_default().to_owned();
     if status == Status::Succeeded {
-        return serde_json::from_str(&text("output")).map_err(|error| Error::Run {
+        let published = serde_json::from_str(&text("output")).map_err(|error| Error::Run {
             error: "Execution.Output".to_owned(),
             cause: error.to_string(),
-        });
+        })?;
+        return Ok((published, transitions(cloud, &started).await?));
     }
     let error = if text("error").is_empty() { text("status") } else { text("error") };
     Err(Error::Run { error, cause: text("cause") })

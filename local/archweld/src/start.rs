@@ -121,8 +121,8 @@ fn show_end(
         None => Address { uri: published.repository_uri.clone(), while_what: None },
     };
     let took = progress.took(&published);
-    Summary { published: &published, address, took, before: follow.before.as_ref(), wall, own }
-        .show(progress)
+    let (published, before) = (&published, follow.before.as_ref());
+    Summary { published, address, took, before, transitions: None, wall, own }.show(progress)
 }
 
 /// Shows the output of what failed; the error itself is reported last.

@@ -43,6 +43,8 @@ pub(crate) struct Summary<'a> {
     pub(crate) took: Took,
     /// Where the moving tags were, where that is known.
     pub(crate) before: Option<&'a Before>,
+    /// What Step Functions is paid for, where that was counted.
+    pub(crate) transitions: Option<usize>,
     /// From the start to the end.
     pub(crate) wall: Duration,
     /// How much of it no build was in progress.
@@ -132,6 +134,7 @@ impl Summary<'_> {
             "run_lines": self.runs(), "wall_ms": milliseconds(self.wall),
             "own_ms": milliseconds(self.own), "manifest_took_ms": took(&self.took.manifest),
             "slowest": self.took.slowest, "moved": moved,
+            "state_transitions": self.transitions,
         });
         if let (Some(summary), Value::Object(fields)) = (summary.as_object_mut(), published) {
             summary.extend(fields);
@@ -201,6 +204,9 @@ impl Summary<'_> {
         } else {
             line("time", &format!("{wall_s:.2} s: nothing was built"));
         }
+        if let Some(transitions) = self.transitions {
+            line("billed on AWS", &format!("{transitions} state transitions, beside the builds"));
+        }
         text
     }
 }
@@ -264,6 +270,7 @@ mod tests {
         Summary {
             published,
             address: Address::local(published, "localhost:1"),
+            transitions: Some(10),
             own: if took == Took::default() { wall } else { own },
             took,
             before,
@@ -301,6 +308,7 @@ mod tests {
         tags ahead     1.2, latest (of a newer run)
         left out       beta@next (not of this run)
         time           7.2 s, 0.12 s of them archweld's own
+        billed on AWS  10 state transitions, beside the builds
         ");
         let json = summary.json();
         assert_eq!(

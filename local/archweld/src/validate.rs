@@ -1,12 +1,9 @@
 //! `archweld validate`: whether the parts of a deployment are right, and agree.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write as _},
-};
+use std::io::{self, Write as _};
 
 use archweld_cloud::OpenError;
-use archweld_model::ErrorName;
+use archweld_model::{ErrorName, matches_wildcard};
 use archweld_scheduler::{Expression, Timetable};
 use archweld_states::Definition;
 use archweld_template::{Deployment as StackDeployment, Stack};
@@ -21,6 +18,8 @@ use crate::{
 const PLATFORM_ERRORS: [&str; 5] = ["States.", "Lambda.", "EventBridge.", "Runtime.", "Sandbox."];
 /// What the names of variables that name CodeBuild projects begin with.
 const PROJECT_VARIABLES: &str = "PROJECT_";
+/// The parameter of the template that names repositories beside its own.
+const MORE_REPOSITORIES: &str = "MoreRepositories";
 
 /// Checks configuration, template and state machine, and reports what runs here.
 ///
@@ -35,7 +34,7 @@ pub(crate) fn validate(project: &Project) -> Result<(), Error> {
             stack_name: STACK.to_owned(),
             account: ACCOUNT.to_owned(),
             region: REGION.to_owned(),
-            parameters: BTreeMap::new(),
+            parameters: deployment.parameters.clone(),
         },
     )
     .map_err(|error| OpenError::Template { path, source: Box::new(error) })?;
@@ -72,10 +71,14 @@ pub(crate) fn validate(project: &Project) -> Result<(), Error> {
 fn check_images(deployment: &Deployment, stack: &Stack, problems: &mut Vec<String>) {
     let known: Vec<&str> =
         stack.repositories.iter().map(|repository| repository.name.as_str()).collect();
+    let more = stack.parameters.iter().find(|parameter| parameter.name == MORE_REPOSITORIES);
+    let more = more.map_or("", |parameter| parameter.value.as_str());
     for image in deployment.config.images() {
-        if !known.contains(&image.repository.as_str()) {
+        let repository = image.repository.as_str();
+        if !known.contains(&repository) && !matches_wildcard(more, repository) {
             problems.push(format!(
-                "image {}: repository {} is not in the template, expected one of {}",
+                "image {}: repository {} is not in the template, expected one of {}, or the \
+                 parameter {MORE_REPOSITORIES} to name it",
                 image.name,
                 image.repository,
                 known.join(", ")
