@@ -137,6 +137,7 @@ ci: ## Do all that CI does
 	@scripts/install skopeo=skopeo docker-registry=docker-registry
 	$(MAKE) lint
 	$(MAKE) template
+	scripts/build-functions "$$(uname -m | sed 's/aarch64/arm64/')"
 	@# With an engine, no test of the registry is skipped.
 	scripts/with-engine $(MAKE) test
 	$(MAKE) e2e PROFILE=release

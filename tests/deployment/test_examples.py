@@ -1,6 +1,7 @@
 """The deployments that docs/operations.md describes: the template takes them, and cfn-lint finds nothing."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -43,6 +44,24 @@ class Examples(unittest.TestCase):
     def test_cfn_lint_looks_at_the_parameters(self):
         network = examples()["vpc"] | {"SubnetIds": "nonsense"}
         self.assertIn("'nonsense' is not a 'AWS::EC2::Subnet.Id'", cfn_lint({"network": network}))
+
+    def test_archweld_validates_them(self):
+        for name, parameters in examples().items():
+            with self.subTest(example=name):
+                given = [
+                    argument for key, value in parameters.items() for argument in ("--parameter", f"{key}={value}")
+                ]
+                config = EXAMPLES / name / "archweld.toml"
+                command = [os.environ["ARCHWELD"], "validate", "--config", config, *given]
+                done = subprocess.run(command, capture_output=True, text=True)
+                self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_a_repository_that_no_parameter_names_is_an_error(self):
+        config = EXAMPLES / "several-images/archweld.toml"
+        command = [os.environ["ARCHWELD"], "validate", "--config", config, "--parameter", "RepositoryName=shop/web"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("repository shop/api is not in the template", done.stderr)
 
     def test_the_rules_of_the_template_have_nothing_against_them(self):
         for name, parameters in examples().items():

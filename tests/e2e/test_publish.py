@@ -82,6 +82,8 @@ class Publish(EndToEnd):
         targets = [report["target"] for report in reports if report.get("status") == "SUCCEEDED" and "target" in report]
         self.assertEqual(sorted(targets), ["linux/amd64", "linux/arm64", "manifest"])
         self.assertEqual(targets[-1], "manifest")
+        # docs/cost.md
+        self.assertEqual(summary["state_transitions"], 10)
         with self.up(project) as cloud:
             self.assert_published(summary, cloud)
 
@@ -89,6 +91,7 @@ class Publish(EndToEnd):
         project = self.project()
         summary, reports = self.publish(project, "--publisher", "lambda")
         self.assertEqual({report["target"] for report in reports if "target" in report}, set(PLATFORMS))
+        self.assertEqual(summary["state_transitions"], 9)
         with self.up(project) as cloud:
             self.assert_published(summary, cloud)
 
