@@ -22,7 +22,8 @@ VENV := $(CURDIR)/.archweld/venv
 AWS := $(shell command -v aws)
 export PATH := $(PATH):$(VENV)/bin
 IN_REGION := $(if $(REGION),--region $(REGION))
-BUILT = .aws-sam/$(ARCHITECTURE)/template.yaml
+# SAM would look for its settings beside what was built.
+BUILT = --template-file .aws-sam/$(ARCHITECTURE)/template.yaml --config-file $(CURDIR)/infra/samconfig.toml
 # Asks, where somebody is there to answer and infra/samconfig.toml has no answers yet.
 GUIDED = $(if $(CI),,$(shell grep --quiet '^parameter_overrides' infra/samconfig.toml || echo --guided))
 
@@ -108,11 +109,11 @@ build: ## Build the functions as they are deployed, for arm64 and x86_64 or ARCH
 
 .PHONY: package
 package: ## Upload what was built; infra/.aws-sam/packaged.yaml is then deployed by CloudFormation alone
-	scripts/sam package --template-file $(BUILT) --output-template-file .aws-sam/packaged.yaml $(IN_REGION) $(ARGS)
+	scripts/sam package $(BUILT) --output-template-file .aws-sam/packaged.yaml $(IN_REGION) $(ARGS)
 
 .PHONY: deploy
 deploy: ## Deploy what was built to AWS, as STACK in REGION
-	scripts/sam deploy --template-file $(BUILT) --stack-name $(STACK) $(IN_REGION) $(GUIDED) $(if $(CI),--no-confirm-changeset) $(ARGS)
+	scripts/sam deploy $(BUILT) --stack-name $(STACK) $(IN_REGION) $(GUIDED) $(if $(CI),--no-confirm-changeset) $(ARGS)
 
 .PHONY: start
 start: archweld ## Start a run of the deployed STACK and follow it
