@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 /// Packages that need no mention may depend on nothing of ours.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
-    ("archweld-runtime", &["archweld-model"]),
+    ("archweld-runtime", &["archweld-metrics", "archweld-model"]),
     ("archweld-ecr", &["archweld-model", "archweld-runtime"]),
     ("archweld-builds", &["archweld-ecr", "archweld-model", "archweld-runtime"]),
     ("archweld-executable", &["archweld-model"]),

@@ -12,7 +12,7 @@ use archweld_model::{
     BuildOutcome, Built, Digest, Environment, ErrorName, IndexError, IndexedImage, Named, Platform,
     RepositoryName, variable,
 };
-use archweld_runtime::CallError;
+use archweld_runtime::{CallError, metrics};
 use aws_sdk_codebuild::types::Build;
 use aws_sdk_sfn::operation::{
     send_task_failure::SendTaskFailureError, send_task_success::SendTaskSuccessError,
@@ -22,6 +22,10 @@ use aws_types::SdkConfig;
 pub use build::{EndedBuild, Phase, environment, exported};
 use failure::Failure;
 use pushed::Pushed;
+
+/// The phases that are measured: those that take time, whatever the build does.
+const PHASES: [&str; 7] =
+    ["QUEUED", "PROVISIONING", "DOWNLOAD_SOURCE", "INSTALL", "PRE_BUILD", "BUILD", "POST_BUILD"];
 
 /// The services that are called.
 #[derive(Debug, Clone)]
@@ -178,10 +182,27 @@ pub async fn complete(build: &EndedBuild, clients: &Clients) -> Result<Completio
         build.target = target,
         run = build.environment.get(variable::RUN),
         error.name = ended.as_ref().err().map(|(name, _)| name.as_str()),
-        completion = ?completion,
+        error.message = ended.as_ref().err().map(|(_, message)| message.as_str()),
+        build.is_waited_for = completion == Completion::Told,
         "build ended"
     );
+    // News that comes again is none.
+    if completion == Completion::Told {
+        measure(build, target, ended.as_ref().err().map(|(name, _)| *name));
+    }
     Ok(completion)
+}
+
+/// Records how long the build took, and whether it is tried again.
+fn measure(build: &EndedBuild, target: &str, error: Option<ErrorName>) {
+    for (phase, seconds) in build.timing() {
+        if PHASES.contains(&phase.as_str()) {
+            metrics::BUILD_PHASE_DURATION.record(seconds, [&phase, target]);
+        }
+    }
+    if error == Some(ErrorName::BuildInfrastructure) {
+        metrics::BUILD_RETRIES.record(1.0, [ErrorName::BuildInfrastructure.as_str()]);
+    }
 }
 
 impl Clients {

@@ -270,7 +270,7 @@ impl Repository {
                 match (self.put(put.image, put.tag).await, put.if_taken) {
                     (Err(EcrError::TagImmutable { .. }), IfTaken::Leave) => {
                         tracing::warn!(
-                            repository = %self.name,
+                            image.repository = %self.name,
                             image.tag = %put.tag,
                             "an immutable tag stays at another image"
                         );

@@ -9,9 +9,9 @@ mod config;
 mod config_file;
 mod download;
 mod log;
-pub mod metrics;
 mod serve;
 
+pub use archweld_metrics as metrics;
 pub use call::CallError;
 pub use config::{StartError, sdk_config, variable};
 pub use config_file::{ConfigFileError, read_config};

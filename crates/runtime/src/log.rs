@@ -8,6 +8,7 @@ use std::{
     time::SystemTime,
 };
 
+use archweld_metrics::Sample;
 use aws_smithy_types::{DateTime, date_time::Format};
 use serde_json::{Map, Value};
 use tracing::{
@@ -22,8 +23,6 @@ use tracing_subscriber::{
     registry::{LookupSpan, Scope},
     util::SubscriberInitExt as _,
 };
-
-use crate::metrics::Sample;
 
 /// The name of the span of an invocation, whose fields every line of the invocation has.
 const INVOCATION: &str = "invocation";
@@ -163,8 +162,9 @@ impl Visit for Fields {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use archweld_metrics as metrics;
+
     use super::*;
-    use crate::metrics;
 
     /// [`Lines`], kept instead of printed.
     struct Kept(Lines, Arc<Mutex<Vec<Value>>>);

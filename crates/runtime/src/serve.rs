@@ -67,7 +67,7 @@ where
 
 fn diagnose(error: &impl Named) -> Diagnostic {
     let error_message: String = error.to_string().chars().take(ERROR_CHARACTERS_MAX).collect();
-    tracing::error!(error.name = %error.name(), "invocation failed: {error_message}");
+    tracing::error!(error.name = %error.name(), error.message = error_message, "invocation failed");
     Diagnostic { error_type: error.name().to_string(), error_message }
 }
 

@@ -7,7 +7,7 @@ mod event;
 
 use archweld_builds::{Completion, EndedBuild, complete};
 use archweld_model::{Environment, variable};
-use archweld_runtime::CallError;
+use archweld_runtime::{CallError, about_run};
 use serde::Serialize;
 
 pub use archweld_builds::{Clients, Error};
@@ -41,6 +41,9 @@ pub async fn handle(event: BuildEvent, clients: &Clients) -> Result<Handled, Err
         tracing::info!(build.id = detail.build_id(), "build carries no task token: not archweld's");
         return Ok(Handled::NotOurs);
     };
+    if let Some(run) = environment.get(variable::RUN) {
+        about_run(run);
+    }
     let build = EndedBuild { environment, ..detail.into_build() };
     Ok(match complete(&build, clients).await? {
         Completion::Told => Handled::Told,

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use archweld_ecr::Repository;
 use archweld_model::{
-    Config, Deployment, ErrorName, Execution, ExecutionInput, Named, Plan, PlanError, Projects,
+    Config, Deployment, ErrorName, Execution, ExecutionInput, Named, Plan, PlanError, Projects, Run,
 };
-use archweld_runtime::{ConfigFileError, StartError, read_config, variable};
+use archweld_runtime::{ConfigFileError, StartError, about_run, read_config, variable};
 use aws_sdk_ecr::Client;
 use serde::Deserialize;
 use serde_json::Value;
@@ -81,6 +81,7 @@ impl Settings {
 /// # Errors
 /// `Plan.Invalid` when the input or the configuration is wrong.
 pub async fn handle(request: Request, settings: &Settings, ecr: &Client) -> Result<Plan, Error> {
+    about_run(Run::of_execution(&request.execution.name));
     let config = settings.config.as_ref().map_err(Clone::clone)?;
     let input = ExecutionInput::parse(request.input).map_err(PlanError::from)?;
     let mut plan = Plan::new(config, input, request.execution, &settings.deployment)?;
@@ -89,9 +90,17 @@ pub async fn handle(request: Request, settings: &Settings, ecr: &Client) -> Resu
         // Boxed: the layout of the whole future is otherwise too deep for the compiler.
         if let Err(error) = Box::pin(reuse::reuse(&mut plan, &repository)).await {
             // To build again is only slower.
-            tracing::warn!(run = %plan.run, %error, "earlier images could not be looked up");
+            tracing::warn!(error.message = %error, "earlier images could not be looked up");
         }
     }
+    let trigger = plan.trigger.as_ref();
+    tracing::info!(
+        image.name = %plan.image,
+        execution.arn = plan.execution,
+        trigger.kind = trigger.and_then(|trigger| trigger.kind.as_deref()),
+        trigger.id = trigger.and_then(|trigger| trigger.id.as_deref()),
+        "run planned"
+    );
     Ok(plan)
 }
 

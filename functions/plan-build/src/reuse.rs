@@ -38,6 +38,6 @@ pub(crate) async fn reuse(plan: &mut Plan, repository: &Repository) -> Result<()
         plan.index = index.built().ok();
         plan.manifest = None;
     }
-    tracing::info!(run = %plan.run, images = reused, "images of an earlier run are reused");
+    tracing::info!(images.reused = reused, "images of an earlier run are reused");
     Ok(())
 }

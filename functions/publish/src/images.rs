@@ -144,7 +144,7 @@ async fn check_executable(
             tracing::warn!(
                 image.digest = %digest,
                 image.platform = %platform,
-                %reason,
+                error.message = %reason,
                 "the processor that the image's program is for could not be told"
             );
             Ok(ExecutableCheck::Unknown(reason.to_string()))

@@ -12,7 +12,7 @@ use archweld_model::{
     BuildOutcome, Built, Child, Digest, ErrorName, ImageTag, Index, IndexError, Named, Plan,
     Platform, Published, PublishedPlatform, RepositoryName, TagError, annotation, media_type,
 };
-use archweld_runtime::CallError;
+use archweld_runtime::{CallError, about_run};
 use aws_types::SdkConfig;
 use serde::Deserialize;
 
@@ -181,6 +181,7 @@ impl Clients {
 /// `Service.Unavailable`, which the state machine retries.
 pub async fn handle(request: Request, clients: &Clients) -> Result<Published, Error> {
     let Request { plan, images, index: pushed } = request;
+    about_run(&plan.run);
     let builds = planned_images(&plan, images)?;
     let repository = Repository::new(clients.ecr.clone(), plan.repository.clone());
     // A manifest build has made the index, or an earlier run of these very images.
@@ -218,10 +219,11 @@ pub async fn handle(request: Request, clients: &Clients) -> Result<Published, Er
     }
     let set = tags.set(&index, &repository).await?;
     tracing::info!(
-        run = %plan.run,
         image.name = %plan.image,
         image.digest = %index.digest(),
-        tags = set.set.len(),
+        tags.set = set.set.len(),
+        tags.kept = set.kept.len(),
+        tags.ahead = set.ahead.len(),
         "index published"
     );
     Ok(Published {

@@ -18,9 +18,9 @@ mod tags;
 use std::path::Path;
 
 use archweld_ecr::EcrError;
-use archweld_model::{Config, ErrorName, ImageTag, Named};
+use archweld_model::{Config, ErrorName, ImageTag, Named, Run};
 use archweld_runtime::{
-    CallError, ConfigFileError, Malformed, StartError, metrics, parse, read_config,
+    CallError, ConfigFileError, Malformed, StartError, about_run, metrics, parse, read_config,
     variable as from_environment,
 };
 use aws_types::SdkConfig;
@@ -194,6 +194,7 @@ pub async fn handle(
         sweep(now, settings, clients, &mut reconciled).await
     } else {
         let order = parse::<Order>(payload)?;
+        about_run(run_of(&order.execution));
         stop_builds(&order.execution, order.start_time, None, settings, clients, &mut reconciled)
             .await
     };
@@ -202,7 +203,6 @@ pub async fn handle(
         builds.completed = completed.len(),
         builds.stopped = stopped.len(),
         tags.moved = tags.len(),
-        failed = done.is_err(),
         "reconciled"
     );
     for (kind, repaired) in [
@@ -218,6 +218,11 @@ pub async fn handle(
     done.map(|()| reconciled)
 }
 
+/// The run of an execution, by its ARN.
+fn run_of(execution: &str) -> Run {
+    Run::of_execution(execution.rsplit(':').next().unwrap_or_default())
+}
+
 /// After an execution has ended.
 async fn follow(
     detail: StatusDetail,
@@ -228,6 +233,7 @@ async fn follow(
     if detail.status == "RUNNING" {
         return Ok(());
     }
+    about_run(run_of(&detail.execution_arn));
     let time = |milliseconds| Timestamp::from_millisecond(milliseconds).ok();
     let ended = EndedExecution {
         arn: detail.execution_arn,

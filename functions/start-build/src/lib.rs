@@ -5,7 +5,7 @@
 use std::fmt;
 
 use archweld_model::{BuildRequest, Digest, ErrorName, Named, variable};
-use archweld_runtime::CallError;
+use archweld_runtime::{CallError, about_run, metrics};
 use aws_sdk_codebuild::{
     Client,
     config::http::HttpResponse,
@@ -103,9 +103,18 @@ impl Named for Error {
 /// `Build.Rejected` for what no retry mends.
 pub async fn handle(request: Request, codebuild: &Client) -> Result<Started, Error> {
     let Request { token, retry_count, build, sources } = request;
+    if let Some(run) = build.environment.get(variable::RUN) {
+        about_run(run);
+    }
     let retries_left = build.retries.saturating_sub(retry_count);
     let started = start(&token, retries_left, &build, sources, codebuild).await;
-    started.map_err(|error| error.after(retry_count, retries_left))
+    started.map_err(|error| {
+        let error = error.after(retry_count, retries_left);
+        if let ErrorName::BuildCapacity | ErrorName::BuildInfrastructure = error.name() {
+            metrics::BUILD_RETRIES.record(1.0, [error.name().as_str()]);
+        }
+        error
+    })
 }
 
 impl Error {
@@ -179,7 +188,7 @@ async fn start(
     tracing::info!(
         build.id = build_id,
         build.target = build.target,
-        run = build.environment.get(variable::RUN),
+        build.retries_left = retries_left,
         "build started"
     );
     Ok(Started { build_id })

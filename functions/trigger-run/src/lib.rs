@@ -280,7 +280,11 @@ async fn answer(request: Request, settings: &Settings, clients: &Clients) -> Ans
             json_answer(status, json!({"error": error}))
         }
         Ok(Err(Stop::Failed(error))) => {
-            tracing::error!(error.name = %error.name(), "webhook failed: {error}");
+            tracing::error!(
+                error.name = %error.name(),
+                error.message = %error,
+                "webhook failed"
+            );
             // Bitbucket retries a server error, and no other: one that no retry mends is none.
             let (status, message) = match error.name() {
                 ErrorName::ServiceUnavailable => (503, "AWS cannot answer now: deliver it again"),
@@ -333,10 +337,10 @@ async fn webhook(
             pushed(&delivery, settings, clients, outcome).await?;
             tracing::info!(
                 webhook.provider = received.provider().as_str(),
-                webhook.delivery = delivery.id,
-                started = outcome.started.len(),
-                skipped = outcome.skipped.len(),
-                superseded = outcome.superseded.len(),
+                trigger.id = delivery.id,
+                runs.started = outcome.started.len(),
+                runs.skipped = outcome.skipped.len(),
+                runs.superseded = outcome.superseded.len(),
                 "webhook answered"
             );
         }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use archweld_aws::Service;
 use archweld_model::{
-    Architecture, BaseImage, Commit, GitRef, ImageConfig, ImageTag, Marker, Sequence, TagValues,
-    TriggerKind, built_tag,
+    Architecture, BaseImage, Commit, GitRef, ImageConfig, ImageTag, Marker, Named as _, Sequence,
+    TagValues, TriggerKind, built_tag,
 };
 use archweld_runtime::CallError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
@@ -193,7 +193,12 @@ impl<'a> Rebuild<'a> {
             let started = timeout_at(end, this.start_one(wanted, &mut outcome)).await;
             let result = started.unwrap_or(Err(Error::TooLong));
             if let Err(error) = &result {
-                tracing::error!(image.name = %image.name, "no run: {error}");
+                tracing::error!(
+                    image.name = %image.name,
+                    error.name = %error.name(),
+                    error.message = %error,
+                    "no run"
+                );
                 if outcome.failed.is_empty() {
                     outcome.fail(&image.name);
                 }
@@ -256,7 +261,7 @@ impl<'a> Rebuild<'a> {
 }
 
 fn skip(image: &ImageConfig, reason: String, outcome: &mut Outcome) {
-    tracing::info!(image.name = %image.name, "no run: {reason}");
+    tracing::info!(image.name = %image.name, reason, "no run");
     outcome.skip(&image.name, reason);
 }
 

@@ -1,6 +1,8 @@
 //! Starting an execution, once, and stopping those that it supersedes.
 
-use archweld_model::{Commit, ExecutionInput, GitRef, ImageConfig, Sequence, Trigger, TriggerKind};
+use archweld_model::{
+    Commit, ExecutionInput, GitRef, ImageConfig, Named as _, Sequence, Trigger, TriggerKind,
+};
 use archweld_runtime::CallError;
 use aws_sdk_sfn::{
     Client,
@@ -124,7 +126,14 @@ impl Executions<'_> {
             outcome.skipped.extend(one.skipped);
             outcome.superseded.extend(one.superseded);
             if let Err(error) = started {
-                tracing::error!(image.name = %ask.image.name, "no run, or not superseding: {error}");
+                tracing::error!(
+                    run = ask.name(),
+                    image.name = %ask.image.name,
+                    trigger.id = ask.id,
+                    error.name = %error.name(),
+                    error.message = %error,
+                    "no run, or older runs not stopped"
+                );
                 outcome.fail(&ask.image.name);
                 // What may pass by itself is worth another try, whatever else there is.
                 if result.is_ok() || error.is_unavailable() {
@@ -143,9 +152,11 @@ impl Executions<'_> {
         match found {
             Found::New => {
                 tracing::info!(
-                    execution.name = name,
+                    run = name,
+                    execution.arn = arn,
                     image.name = %ask.image.name,
                     trigger.kind = ask.kind.as_str(),
+                    trigger.id = ask.id,
                     "run started"
                 );
                 outcome.started.push(Started {
@@ -307,7 +318,13 @@ impl Executions<'_> {
             .cause(format!("{name} builds a newer push of {git_ref}"));
         match stop.send().await {
             Ok(_) => {
-                tracing::info!(execution.arn = execution, superseded.by = name, "run superseded");
+                let run = execution.rsplit(':').next();
+                tracing::info!(
+                    run,
+                    execution.arn = execution,
+                    superseded.by = name,
+                    "run superseded"
+                );
                 Ok(())
             }
             Err(error) => match error.as_service_error() {

@@ -1,7 +1,7 @@
 //! What archweld counts and measures: every metric, its unit and its dimensions, in one place.
 //!
-//! A metric is recorded as an event of `tracing`, with a target of its own. Where [`crate::serve`]
-//! runs the function, the event becomes a line in CloudWatch's embedded metric format; everywhere
+//! A metric is recorded as an event of `tracing`, with a target of its own. Where
+//! `archweld_runtime::serve` runs the function, the event becomes a line in CloudWatch's embedded metric format; everywhere
 //! else it goes where the process's subscriber says, or nowhere.
 //!
 //! Each metric is kept for the whole stack, and once more for each combination of its dimensions. A
@@ -149,9 +149,10 @@ impl Sample {
         Some(sample)
     }
 
-    /// The members of a log line that let CloudWatch know the metric
+    /// Adds the members to a log line that let CloudWatch know the metric, of a stack and a time in
+    /// milliseconds since 1970
     /// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>).
-    pub(crate) fn embed(self, stack: &str, now_ms: i64, line: &mut Map<String, Value>) {
+    pub fn embed(self, stack: &str, now_ms: i64, line: &mut Map<String, Value>) {
         let mut all = vec![STACK.to_owned()];
         let mut sets = vec![all.clone()];
         all.extend(self.dimensions.keys().cloned());
