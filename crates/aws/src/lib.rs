@@ -4,6 +4,8 @@
 //! Where one operation is wanted of a service, its client in full would make a function more than a
 //! megabyte larger and slower to start, and takes a minute to compile.
 
+pub mod http;
+
 use std::fmt;
 
 use aws_runtime::{

@@ -10,14 +10,15 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::{
-    Annotations, BaseImage, GitRef, ImageName, Platform, PlatformError, RefPattern, RepositoryName,
-    ScheduleName, Source, TagError, TagTemplate, annotation,
+    Annotations, BaseImage, GitRef, ImageName, Notify, Platform, PlatformError, RefPattern,
+    RepositoryName, ScheduleName, Source, TagError, TagTemplate, annotation, notify,
 };
 
-/// The images of `archweld.toml`, at least one.
+/// The images of `archweld.toml`, at least one, and who is told of their runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     images: Vec<ImageConfig>,
+    notify: Vec<Notify>,
 }
 
 /// An `[[image]]` of `archweld.toml`, with every default filled in.
@@ -185,6 +186,8 @@ pub struct ConfigError {
 struct File {
     #[serde(default)]
     image: Vec<Spanned<Table>>,
+    #[serde(default)]
+    notify: Vec<Spanned<notify::Table>>,
 }
 
 #[derive(Deserialize)]
@@ -244,6 +247,8 @@ const ARCH_TAG_DEFAULT: &str = "{run}-{arch}";
 const REFS_DEFAULT: [&str; 2] = ["main", "master"];
 /// Bounds the calls that a schedule and the matches that a push take, and the size of the plan.
 const TRIGGERS_MAX: usize = 50;
+/// Bounds the requests that a run's end takes.
+const NOTIFY_MAX: usize = 20;
 /// Bounds the index and the plan.
 const ANNOTATIONS_MAX: usize = 20;
 /// In bytes, name and value together.
@@ -291,7 +296,19 @@ impl Config {
                 return Err(fail(span, message));
             }
         }
-        Ok(Self { images })
+        if let Some(one) = file.notify.get(NOTIFY_MAX) {
+            let message = format!("too many `[[notify]]`, expected at most {NOTIFY_MAX}");
+            return Err(fail(one.span(), message));
+        }
+        let known: Vec<&ImageName> = images.iter().map(|image| &image.name).collect();
+        let notify = file.notify.into_iter().map(|one| one.into_inner().check(&known, &fail));
+        let notify = notify.collect::<Result<_, _>>()?;
+        Ok(Self { images, notify })
+    }
+
+    /// Who is told of runs, in the order of the file.
+    pub fn notify(&self) -> &[Notify] {
+        &self.notify
     }
 
     /// Every image, in the order of the file.

@@ -12,6 +12,7 @@ mod index;
 mod input;
 mod manifest;
 mod name;
+mod notify;
 mod plan;
 mod platform;
 mod rank;
@@ -32,6 +33,7 @@ pub use manifest::{Descriptor, Manifest};
 pub use name::{
     Commit, GitRef, ImageName, NameError, RepositoryName, Run, Source, SourceKind, SourceTree,
 };
+pub use notify::{Notify, Provider, Receiver, RunState, SecretRef, is_url};
 pub use plan::{
     BuildOutcome, BuildRequest, Built, CHARACTERS_MAX, Deployment, ExecutableCheck, Execution,
     Plan, PlanError, PlannedPlatform, Projects, Published, PublishedPlatform, TimingSeconds,

@@ -184,11 +184,11 @@ mod tests {
         }
     }
 
-    fn lines(log: impl FnOnce()) -> Vec<String> {
+    fn lines(log: impl FnOnce()) -> Vec<Value> {
         let kept = Arc::new(Mutex::new(vec![]));
         let layer = Kept(Lines { stack: "images".to_owned() }, kept.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
-        kept.lock().unwrap().iter().map(Value::to_string).collect()
+        std::mem::take(&mut kept.lock().unwrap())
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
             });
             tracing::info!("outside");
         });
-        insta::assert_snapshot!(got.join("\n"));
+        insta::with_settings!({sort_maps => true}, { insta::assert_json_snapshot!(got) });
     }
 
     #[test]

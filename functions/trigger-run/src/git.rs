@@ -6,23 +6,18 @@
 
 use std::time::Duration;
 
-use archweld_aws::{ServiceError, operation};
+use archweld_aws::{
+    ServiceError,
+    http::{Bounded, split},
+    operation,
+};
 use archweld_model::{Commit, GitRef};
 use archweld_runtime::CallError;
-use aws_smithy_runtime_api::client::{
-    http::{
-        HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
-        SharedHttpConnector,
-    },
-    orchestrator::{HttpRequest, HttpResponse, OrchestratorError},
-    result::ConnectorError,
-    runtime_components::RuntimeComponents,
-};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, OrchestratorError};
 use aws_smithy_types::{body::SdkBody, timeout::TimeoutConfig};
 use aws_types::SdkConfig;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::StatusCode;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::{address::Address, secret::Secret};
 
@@ -132,7 +127,8 @@ impl Git {
             .build();
         let mut operation = operation(&self.config, "git", WHAT, origin, timeouts).no_auth();
         if let Some(client) = self.config.http_client() {
-            operation = operation.http_client(Bounded(client));
+            operation =
+                operation.http_client(Bounded { client, body_bytes_max: ADVERTISEMENT_BYTES_MAX });
         }
         operation
             .serializer(move |()| {
@@ -163,50 +159,6 @@ impl Git {
             .await
             .map_err(|error| CallError::new(WHAT, &error))
     }
-}
-
-/// The SDK's HTTP client, which reads no answer beyond its bound: one that is longer becomes the
-/// status 413.
-#[derive(Debug)]
-struct Bounded(SharedHttpClient);
-
-#[derive(Debug)]
-struct BoundedConnector(SharedHttpConnector);
-
-impl HttpClient for Bounded {
-    fn http_connector(
-        &self,
-        settings: &HttpConnectorSettings,
-        components: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(BoundedConnector(self.0.http_connector(settings, components)))
-    }
-}
-
-impl HttpConnector for BoundedConnector {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let answer = self.0.call(request);
-        HttpConnectorFuture::new(async move {
-            let mut response = answer.await?;
-            let body = std::mem::replace(response.body_mut(), SdkBody::taken());
-            match Limited::new(body, ADVERTISEMENT_BYTES_MAX).collect().await {
-                Ok(body) => *response.body_mut() = SdkBody::from(body.to_bytes()),
-                Err(error) if error.is::<LengthLimitError>() => {
-                    response =
-                        HttpResponse::new(StatusCode::PAYLOAD_TOO_LARGE.into(), SdkBody::empty());
-                }
-                Err(error) => return Err(ConnectorError::io(error)),
-            }
-            Ok(response)
-        })
-    }
-}
-
-/// Scheme, host and port, and the rest.
-fn split(url: &str) -> Option<(&str, &str)> {
-    let begin = ["https://", "http://"].iter().find(|scheme| url.starts_with(**scheme))?.len();
-    let end = begin + url.get(begin..)?.find('/')?;
-    (end > begin).then(|| url.split_at(end))
 }
 
 /// What an advertisement says of a ref; `None` where it is no advertisement.
