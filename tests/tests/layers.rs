@@ -14,6 +14,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("build-events", FUNCTION),
     ("publish", FUNCTION),
     ("reconcile", FUNCTION),
+    ("report", FUNCTION),
     ("trigger-run", FUNCTION),
     ("archweld-step-functions", &["archweld-local-api", "archweld-states"]),
     ("archweld-lambda", LOCAL_SERVICE),

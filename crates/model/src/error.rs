@@ -57,6 +57,10 @@ error_names! {
     ServiceRejected = "Service.Rejected",
     /// An event or a payload that the function does not understand.
     EventMalformed = "Event.Malformed",
+    /// A receiver of results refuses what it is told, or where it is cannot be found out.
+    ReportRefused = "Report.Refused",
+    /// A git server does not take the token for statuses of commits.
+    ReportUnauthorized = "Report.Unauthorized",
 }
 
 impl fmt::Display for ErrorName {
