@@ -14,7 +14,7 @@ REGION ?=
 # The processors that the functions are deployed for: arm64 where this machine's Rust builds for it.
 ARCHITECTURE ?= $(shell scripts/build-functions --list 2>/dev/null | head -n 1)
 
-FUNCTIONS := plan-build start-build build-events publish reconcile trigger-run
+FUNCTIONS := plan-build start-build build-events publish reconcile report trigger-run
 BIN := target/$(PROFILE)
 EXAMPLE := --config example/archweld.toml
 VENV := $(CURDIR)/.archweld/venv

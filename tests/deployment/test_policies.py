@@ -32,7 +32,7 @@ OF_STEP_FUNCTIONS = {
     ]
 }
 # Who is invoked by events: Lambda tells the queue, in the function's name, what could not be handled.
-BY_EVENTS = {"trigger-run", "build-events", "reconcile"}
+BY_EVENTS = {"trigger-run", "build-events", "reconcile", "report"}
 
 
 def recorded():

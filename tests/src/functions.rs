@@ -69,6 +69,14 @@ pub(crate) fn in_process(
                 reconcile::handle(payload, &shared.0, &shared.1).await
             })
         }
+        "report" => {
+            let config = variable("ARCHWELD_CONFIG");
+            let settings = report::Settings::new(Path::new(&config), variable("SOURCE_LOCATION"));
+            let clients = report::Clients::new(sdk_config);
+            handler((settings, clients), |event, shared| async move {
+                report::handle(event, &shared.0, &shared.1).await
+            })
+        }
         "trigger-run" => {
             let config = variable("ARCHWELD_CONFIG");
             let settings = trigger_run::Settings::new(
@@ -78,8 +86,10 @@ pub(crate) fn in_process(
                 &variable("WEBHOOK_SECRET"),
                 None,
             );
+            let badges = variable("STATUS_BADGES") == "true";
+            let settings = settings.unwrap().with_badges(badges);
             let clients = trigger_run::Clients::new(sdk_config);
-            handler((settings.unwrap(), clients), |event, shared| async move {
+            handler((settings, clients), |event, shared| async move {
                 trigger_run::handle(event, &shared.0, &shared.1).await
             })
         }

@@ -36,7 +36,7 @@ pub use builds::{Behaviour, SimulatedBuilds};
 pub use gate::{Gates, delayed};
 pub use images::{Pushed, TestImage, push_index};
 pub use publishing::{outcome, plan, plan_at, plan_of};
-pub use recorder::{Asked, Recorder, Resource};
+pub use recorder::{Asked, Recorder, Resource, Told};
 pub use webhooks::{Push, commit};
 
 /// The repository's root.

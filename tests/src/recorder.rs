@@ -1,9 +1,10 @@
 //! What functions ask of AWS, by the action and the resources that IAM decides about.
 //!
-//! Of anything else than AWS, only a git server is there; its `main` is at commit 2.
+//! Of anything else than AWS, only a git server is there, whose `main` is at commit 2, and receivers of
+//! results, which take what they are sent.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -49,7 +50,18 @@ pub enum Resource {
 
 /// All that was asked.
 #[derive(Debug, Clone, Default)]
-pub struct Recorder(Arc<Mutex<BTreeSet<Asked>>>);
+pub struct Recorder(Arc<Mutex<BTreeSet<Asked>>>, Arc<Mutex<Vec<Told>>>);
+
+/// What a receiver of results was sent.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Where to.
+    pub url: String,
+    /// What authorizes the request, where something does.
+    pub authorization: Option<String>,
+    /// The body.
+    pub body: String,
+}
 
 /// The client of one function.
 #[derive(Clone)]
@@ -79,6 +91,27 @@ impl Recorder {
     /// What was asked so far.
     pub fn asked(&self) -> BTreeSet<Asked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What receivers were sent so far.
+    pub fn told(&self) -> Vec<Told> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what a receiver of results is sent; SNS is one of AWS's.
+    fn tell(&self, function: &str, request: &HttpRequest) {
+        let body = String::from_utf8_lossy(request.body().bytes().unwrap()).into_owned();
+        let form: BTreeMap<_, _> = form_urlencoded::parse(body.as_bytes()).collect();
+        if let Some(topic) = form.get("TopicArn") {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(Asked {
+                function: function.to_owned(),
+                action: "sns:Publish".to_owned(),
+                resource: Resource::Arn(topic.clone().into_owned()),
+            });
+        }
+        let authorization = request.headers().get("authorization").map(str::to_owned);
+        let told = Told { url: request.uri().to_owned(), authorization, body };
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).push(told);
     }
 
     fn record(&self, function: &str, request: &HttpRequest) {
@@ -116,7 +149,18 @@ impl Recorder {
                 ("states", vec![Resource::Arn(text("executionArn"))])
             }
             ("AWSStepFunctions", _) => ("states", vec![Resource::Arn(text("stateMachineArn"))]),
-            ("secretsmanager", _) => ("secretsmanager", vec![Resource::Arn(text("SecretId"))]),
+            ("secretsmanager", _) => {
+                let id = text("SecretId");
+                // IAM knows a secret by its ARN, whose last characters are random.
+                let arn =
+                    format!("arn:aws:secretsmanager:us-east-1:123456789012:secret:{id}-000000");
+                let arn = if id.starts_with("arn:") { id } else { arn };
+                ("secretsmanager", vec![Resource::Arn(arn)])
+            }
+            ("AmazonSSM", _) => {
+                let arn = format!("arn:aws:ssm:us-east-1:123456789012:parameter{}", text("Name"));
+                ("ssm", vec![Resource::Arn(arn)])
+            }
             other => panic!("what is the resource of {other:?}?"),
         };
         let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,6 +193,12 @@ impl HttpConnector for RecordedConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         if request.uri().contains("/info/refs?") {
             let answer = HttpResponse::new(StatusCode::OK.into(), refs().into());
+            return HttpConnectorFuture::ready(Ok(answer));
+        }
+        let is_sns = || request.body().bytes().is_some_and(|body| body.starts_with(b"Action="));
+        if request.uri().starts_with("https://") || is_sns() {
+            self.client.recorder.tell(&self.client.function, &request);
+            let answer = HttpResponse::new(StatusCode::CREATED.into(), "{}".into());
             return HttpConnectorFuture::ready(Ok(answer));
         }
         self.client.recorder.record(&self.client.function, &request);

@@ -64,6 +64,7 @@ const LOCAL_HOST: &[&str] = &[
     "archweld-git",
     "archweld-lambda",
     "archweld-local-api",
+    "archweld-metrics",
     "archweld-model",
     "archweld-registry",
     "archweld-scheduler",

@@ -136,6 +136,26 @@ async fn triggers() -> BTreeSet<Asked> {
     close(world).await
 }
 
+async fn reports() -> BTreeSet<Asked> {
+    let notify = r#"
+[[notify]]
+kind = "github"
+token = "secretsmanager:archweld/git"
+
+[[notify]]
+kind = "slack"
+url = "ssm:/archweld/slack"
+
+[[notify]]
+kind = "sns"
+topic = "arn:aws:sns:us-east-1:123456789012:archweld-people"
+"#;
+    let template = std::fs::read_to_string(template()).unwrap();
+    let world = World::with(Door::InProcess, &format!("{CONFIG}{notify}"), &template).await;
+    world.run("reported", json!({"commit": COMMIT})).await;
+    close(world).await
+}
+
 /// The line of the record: names that differ from run to run are left out.
 fn line(asked: &Asked, state_machine: &str) -> String {
     let arn = |service: &str, resource: &str| {
@@ -160,9 +180,14 @@ async fn every_call_of_every_function_is_on_record() {
     let world = World::open(Door::InProcess).await;
     let state_machine = world.state_machine();
     let mut asked = close(world).await;
-    for more in
-        [runs().await, failures().await, repair().await, lost_events().await, triggers().await]
-    {
+    for more in [
+        runs().await,
+        failures().await,
+        repair().await,
+        lost_events().await,
+        triggers().await,
+        reports().await,
+    ] {
         asked.extend(more);
     }
     assert!(asked.iter().any(|asked| asked.resource == Resource::Repository(repository().into())));

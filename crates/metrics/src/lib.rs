@@ -25,11 +25,11 @@ pub const NAMESPACE: &str = "archweld";
 pub const STACK: &str = "Stack";
 
 /// Runs that ended, by their result.
-pub const RUNS: Metric<1> =
+pub static RUNS: Metric<1> =
     Metric { name: "Runs", unit: Unit::Count, about: "Runs that ended.", dimensions: ["Result"] };
 
 /// How long runs took, by their result.
-pub const RUN_DURATION: Metric<1> = Metric {
+pub static RUN_DURATION: Metric<1> = Metric {
     name: "RunDuration",
     unit: Unit::Seconds,
     about: "From the start of a run's execution to its end.",
@@ -37,7 +37,7 @@ pub const RUN_DURATION: Metric<1> = Metric {
 };
 
 /// How long a push took to become an image.
-pub const PUSH_TO_IMAGE: Metric<1> = Metric {
+pub static PUSH_TO_IMAGE: Metric<1> = Metric {
     name: "PushToImage",
     unit: Unit::Seconds,
     about: "From a push to the image that it became.",
@@ -45,7 +45,7 @@ pub const PUSH_TO_IMAGE: Metric<1> = Metric {
 };
 
 /// How long builds spent in each of CodeBuild's phases.
-pub const BUILD_PHASE_DURATION: Metric<2> = Metric {
+pub static BUILD_PHASE_DURATION: Metric<2> = Metric {
     name: "BuildPhaseDuration",
     unit: Unit::Seconds,
     about: "Time that a build spent in a phase of CodeBuild's.",
@@ -53,7 +53,7 @@ pub const BUILD_PHASE_DURATION: Metric<2> = Metric {
 };
 
 /// Builds that are tried again, by the error that is the cause.
-pub const BUILD_RETRIES: Metric<1> = Metric {
+pub static BUILD_RETRIES: Metric<1> = Metric {
     name: "BuildRetries",
     unit: Unit::Count,
     about: "Builds that failed for no fault of the source, and are tried again.",
@@ -61,12 +61,35 @@ pub const BUILD_RETRIES: Metric<1> = Metric {
 };
 
 /// What `reconcile` put right, by what it was.
-pub const RECONCILE_REPAIRS: Metric<1> = Metric {
+pub static RECONCILE_REPAIRS: Metric<1> = Metric {
     name: "ReconcileRepairs",
     unit: Unit::Count,
     about: "What a lost event or a crash had left behind, and reconcile put right.",
     dimensions: ["Kind"],
 };
+
+/// Every metric.
+pub static ALL: [Description; 6] = [
+    RUNS.describe(),
+    RUN_DURATION.describe(),
+    PUSH_TO_IMAGE.describe(),
+    BUILD_PHASE_DURATION.describe(),
+    BUILD_RETRIES.describe(),
+    RECONCILE_REPAIRS.describe(),
+];
+
+/// What there is to say of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Description {
+    /// The name.
+    pub name: &'static str,
+    /// The unit of its values.
+    pub unit: Unit,
+    /// What it says, in a sentence.
+    pub about: &'static str,
+    /// The names of its dimensions.
+    pub dimensions: &'static [&'static str],
+}
 
 /// A unit of CloudWatch's
 /// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html>).
@@ -102,6 +125,11 @@ pub struct Metric<const N: usize> {
 }
 
 impl<const N: usize> Metric<N> {
+    const fn describe(&'static self) -> Description {
+        let Self { name, unit, about, dimensions } = self;
+        Description { name, unit: *unit, about, dimensions }
+    }
+
     /// Records a value, in the metric's unit, for the values of its dimensions in their order.
     ///
     /// A value that is not finite is none.

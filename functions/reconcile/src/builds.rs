@@ -179,7 +179,8 @@ pub(crate) async fn sweep(
             // No later pass would do better, and the others must not wait for this one.
             Err(error) => tracing::warn!(
                 build.id = id,
-                error = &error as &dyn std::error::Error,
+                error.name = %error.name(),
+                error.message = %error,
                 "a build that ended cannot be told of"
             ),
         }

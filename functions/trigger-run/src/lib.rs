@@ -5,6 +5,7 @@
 //! often it comes, starts it once.
 
 mod address;
+mod badge;
 mod event;
 #[cfg(test)]
 mod fuzz;
@@ -54,6 +55,7 @@ pub struct Settings {
     source: String,
     webhook_secret: secret::Reference,
     git_token: Option<secret::Reference>,
+    badges: bool,
 }
 
 /// Settings that the function cannot start with.
@@ -78,6 +80,7 @@ pub struct Clients {
     secrets: Secrets,
     git: Git,
     time: SharedTimeSource,
+    badges: badge::Kept,
 }
 
 /// What the function answers.
@@ -162,13 +165,21 @@ impl Settings {
     /// # Errors
     /// When a variable is missing or names no secret.
     pub fn from_environment() -> Result<Self, SettingsError> {
-        Self::new(
+        let settings = Self::new(
             variable("ARCHWELD_CONFIG")?.as_ref(),
             variable("STATE_MACHINE_ARN")?,
             variable("SOURCE_LOCATION")?,
             &variable("WEBHOOK_SECRET")?,
             variable("GIT_TOKEN_SECRET").ok().as_deref(),
-        )
+        )?;
+        let badges = variable("STATUS_BADGES").is_ok_and(|badges| badges == "true");
+        Ok(settings.with_badges(badges))
+    }
+
+    /// The same, with status badges for everybody or for nobody.
+    #[must_use]
+    pub fn with_badges(self, badges: bool) -> Self {
+        Self { badges, ..self }
     }
 
     /// Settings with the configuration at `path`. The secrets are ARNs.
@@ -193,6 +204,7 @@ impl Settings {
                 .filter(|arn| !arn.is_empty())
                 .map(|arn| reference("GIT_TOKEN_SECRET", arn))
                 .transpose()?,
+            badges: false,
         })
     }
 
@@ -221,6 +233,7 @@ impl Clients {
             git,
             time,
             config,
+            badges: badge::Kept::default(),
         }
     }
 
@@ -263,6 +276,9 @@ pub async fn handle(event: Value, settings: &Settings, clients: &Clients) -> Res
 /// Answers a webhook. A provider takes every status but 2xx for a failure of the hook's: there are
 /// others only where the sender, the deployment or another delivery can do something about it.
 async fn answer(request: Request, settings: &Settings, clients: &Clients) -> Answer {
+    if let Some(asked) = request.badge().filter(|_| settings.badges) {
+        return badge(asked, settings, clients).await;
+    }
     let mut outcome = Outcome::default();
     let answered =
         tokio::time::timeout(WEBHOOK_MAX, webhook(request, settings, clients, &mut outcome));
@@ -299,6 +315,23 @@ async fn answer(request: Request, settings: &Settings, clients: &Clients) -> Ans
             json_answer(503, json!({"error": "AWS cannot answer in time: deliver it again"}))
         }
     }
+}
+
+async fn badge(asked: badge::Asked, settings: &Settings, clients: &Clients) -> Answer {
+    let executions = clients.executions(settings);
+    let answered = match settings.config() {
+        Ok(config) => {
+            let now = clients.time.now();
+            badge::answer(asked, config, executions, &clients.badges, now)
+                .await
+                .map_err(Error::from)
+        }
+        Err(error) => Err(error),
+    };
+    answered.unwrap_or_else(|error| {
+        tracing::error!(error.name = %error.name(), error.message = %error, "badge failed");
+        json_answer(503, json!({"error": "AWS cannot answer now"}))
+    })
 }
 
 /// Why a webhook is not answered with what became of it.

@@ -12,6 +12,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
+    badge::Asked,
     headers::Headers,
     push::Delivery,
     secret::Secret,
@@ -30,6 +31,10 @@ const AHEAD_MAX: Duration = Duration::from_secs(60 * 60);
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Request {
+    #[serde(default)]
+    raw_path: String,
+    #[serde(default)]
+    raw_query_string: String,
     #[serde(default)]
     headers: Headers,
     request_context: Context,
@@ -79,6 +84,12 @@ pub(crate) struct Received {
 }
 
 impl Request {
+    /// The badge that it asks for, if it does.
+    pub(crate) fn badge(&self) -> Option<Asked> {
+        let is_get = self.request_context.http.method == "GET";
+        is_get.then(|| Asked::read(&self.raw_path, &self.raw_query_string))?
+    }
+
     /// Takes a request apart, without looking into its body.
     pub(crate) fn receive(self) -> Result<Received, Refusal> {
         if self.request_context.http.method != "POST" {

@@ -27,6 +27,7 @@ use crate::{
     calls::Calls,
     door::{self, Services},
     in_process,
+    metrics::Metrics,
     server::{Listening, Server},
     webhooks, wiring,
 };
@@ -214,10 +215,14 @@ impl Cloud {
             step_functions,
             _state_machines: state_machines,
             calls: Calls::default(),
+            metrics: Metrics::default(),
             host,
             lambda,
             bus,
         };
+        if let Functions::Folder(_) = &settings.functions {
+            tokio::spawn(services.metrics.clone().follow(services.lambda.subscribe_logs()));
+        }
         let door = Arc::new(OnceLock::new());
         let git = git.map(|remote| {
             let url = location(&remote);

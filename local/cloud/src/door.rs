@@ -24,13 +24,17 @@ use axum::{
     extract::{Request, State},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
+    routing::get,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::calls::{Call, Calls};
+use crate::{
+    calls::{Call, Calls},
+    metrics::{self, Metrics},
+};
 
 /// How long the body of a request to an AWS API may be, in bytes: a manifest of ECR's greatest
 /// size as a JSON string, or Lambda's greatest payload, and some room.
@@ -63,6 +67,8 @@ pub(crate) struct Services {
     /// Kept for the bus, which knows its state machines only through this.
     pub(crate) _state_machines: Arc<OnceLock<StepFunctions>>,
     pub(crate) calls: Calls,
+    /// What the functions count and measure.
+    pub(crate) metrics: Metrics,
     /// The functions that have a URL: their names by their ids in the template.
     pub(crate) urls: Arc<BTreeMap<String, String>>,
     /// What people see in a browser: [`Cloud::mount`](crate::Cloud::mount).
@@ -120,7 +126,13 @@ impl Service {
 /// Everything behind the doors.
 pub(crate) fn router(services: Services, git: Option<&GitServer>) -> Router {
     let (host, registry) = (services.host.clone(), services.registry.router());
+    let metrics = services.metrics.clone();
+    let page = move || {
+        let content_type = [(header::CONTENT_TYPE, metrics::MEDIA_TYPE)];
+        std::future::ready((content_type, metrics.page()))
+    };
     Router::new()
+        .route("/metrics", get(page))
         .fallback(answer)
         .with_state(services)
         .merge(registry)

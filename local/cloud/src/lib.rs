@@ -12,6 +12,7 @@ mod cloud;
 mod door;
 mod error;
 mod in_process;
+mod metrics;
 mod server;
 mod webhooks;
 mod wiring;
