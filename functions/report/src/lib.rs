@@ -414,7 +414,7 @@ async fn tell(receiver: &Receiver, story: &Story, clients: &Clients) -> Result<b
     if told {
         tracing::info!(
             receiver.kind = kind,
-            run.state = story.state.as_str(),
+            receiver.state = story.state.as_str(),
             image.name = %story.image,
             "receiver told"
         );

@@ -75,8 +75,10 @@ impl Story {
 /// Where an execution can be looked at: AWS's console, or the page of the local cloud.
 pub(crate) fn execution_url(execution: &str, endpoint: Option<&str>) -> String {
     if let Some(endpoint) = endpoint {
-        let name = execution.rsplit(':').next().unwrap_or_default();
-        return format!("{}/console/#/executions/{name}", endpoint.trim_end_matches('/'));
+        let mut parts = execution.rsplit(':');
+        let name = parts.next().unwrap_or_default();
+        let machine = parts.next().unwrap_or_default();
+        return format!("{}/#/runs/{machine}/{name}", endpoint.trim_end_matches('/'));
     }
     let mut parts = execution.split(':').skip(1);
     let (partition, region) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
