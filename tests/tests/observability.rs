@@ -69,7 +69,7 @@ async fn lines_until(
         return;
     }
     loop {
-        let line = timeout(PATIENCE, lines.recv()).await.expect("the line is never printed");
+        let line = timeout(PATIENCE, lines.recv()).await.unwrap();
         let line = line.unwrap().text;
         let line: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line}"));
         let found = wanted(&line);
