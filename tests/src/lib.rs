@@ -10,7 +10,6 @@
 )]
 
 mod builds;
-mod functions;
 mod gate;
 mod images;
 mod publishing;
@@ -136,7 +135,7 @@ impl World {
                 let functions =
                     Functions::InProcess(Box::new(move |function, environment, config| {
                         let config = recorder.of(&function.binary, config);
-                        functions::in_process(function, environment, &config)
+                        archweld_simulation::in_process(function, environment, &config)
                     }));
                 (host, functions, None)
             }

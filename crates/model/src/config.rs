@@ -75,11 +75,20 @@ pub struct ImageConfig {
     pub only_if_base_changed: bool,
 }
 
+/// What a task waits beyond its build's own time-outs, in seconds: provisioning, uploading, and
+/// the way of the event.
+const TASK_MARGIN_SECONDS: u32 = 600;
+
 /// The buildspecs of the CodeBuild projects, for images that name none.
 const BUILDSPEC: &str = "buildspec.yml";
 const MANIFEST_BUILDSPEC: &str = "buildspec-manifest.yml";
 
 impl ImageConfig {
+    /// How long a task waits for one of the image's builds to report its end, in seconds.
+    pub fn task_timeout_seconds(&self) -> u32 {
+        (self.build_timeout_minutes + self.queue_timeout_minutes) * 60 + TASK_MARGIN_SECONDS
+    }
+
     /// The files and folders within the source that the image depends on: when none of them
     /// changes, neither does the image.
     pub fn depends_on(&self) -> Vec<SourcePath> {

@@ -22,10 +22,6 @@ pub const CHARACTERS_MAX: usize = 5_500;
 /// tokens have up to 712; AWS's guide allows 1,024.
 const TOKEN_CHARACTERS_MAX: usize = 1_024 + 64;
 
-/// What a task waits beyond its build's own time-outs, in seconds: provisioning, uploading, and
-/// the way of the event.
-const TASK_MARGIN_SECONDS: u32 = 600;
-
 /// The plan of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -532,7 +528,7 @@ impl Request<'_> {
             environment,
             build_timeout_minutes: build,
             queue_timeout_minutes: queue,
-            timeout_seconds: (build + queue) * 60 + TASK_MARGIN_SECONDS,
+            timeout_seconds: self.image.task_timeout_seconds(),
             retries: self.image.retries,
         })
     }

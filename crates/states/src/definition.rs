@@ -28,6 +28,13 @@ pub struct Definition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StateId(usize);
 
+impl StateId {
+    /// Where it stands in [`Definition::states`].
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// A workflow of one definition: the top level, a branch or an item processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkflowId(usize);

@@ -8,6 +8,7 @@
 //! ([`Effect`]). The query language is JSONata; of JSONPath there is as much as Pass and Task
 //! states need to stand beside JSONata states.
 
+mod bound;
 mod definition;
 mod error_name;
 mod execution;

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{num::NonZero, path::PathBuf};
 
 use archweld_git::Provider;
 use archweld_model::{Commit, GitRef, ImageName, Platform, Publisher, TagTemplate};
@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Check archweld.toml, the state machine and the template, and that they agree
     Validate(Project),
+    /// Simulate many runs under faults, and check that what archweld promises holds
+    Simulate(Simulate),
 }
 
 #[derive(Debug, Args)]
@@ -242,6 +244,25 @@ impl At {
     pub(crate) fn has_default_port(&self) -> bool {
         self.port == PORT_DEFAULT
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// How many runs; worlds of some twenty are simulated until there were as many
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) runs: u64,
+    /// The seed of the first world; the next has the next
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// The faults: none, light, heavy, or a TOML file with a rate from 0 to 1 for each
+    #[arg(long, default_value = "light", value_name = "PLAN")]
+    pub(crate) faults: String,
+    /// Simulate the seed's world alone, with exactly these faults, and print what happens
+    #[arg(long, value_name = "FAULT@N,...", conflicts_with_all = ["runs", "faults"])]
+    pub(crate) replay: Option<String>,
+    /// How many worlds at a time [default: one a core]
+    #[arg(long)]
+    pub(crate) threads: Option<NonZero<usize>>,
 }
 
 /// Where the local cloud runs.

@@ -184,6 +184,15 @@ pub(crate) enum Error {
         /// What was wrong.
         cause: String,
     },
+    /// No fault plan.
+    #[error(transparent)]
+    Faults(#[from] archweld_simulation::PlanError),
+    /// The simulation cannot begin.
+    #[error(transparent)]
+    Simulation(#[from] archweld_simulation::WorldError),
+    /// The simulation found something.
+    #[error("{0}")]
+    Violation(String),
     /// Ctrl-C.
     #[error("interrupted")]
     Interrupted,
@@ -210,6 +219,7 @@ impl Error {
             | Self::Xml(_)
             | Self::System { .. }
             | Self::NoAnswer { .. }
+            | Self::Violation(_)
             | Self::Refused(_) => 1,
             Self::Aws(error) => match error.kind {
                 CallErrorKind::Exists | CallErrorKind::Refused => 2,

@@ -18,6 +18,7 @@ mod progress;
 mod request;
 mod run;
 mod runs;
+mod simulate;
 mod source;
 mod start;
 mod status;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Command::Status(arguments) => with_runtime(status::status(arguments)),
         Command::Logs(arguments) => with_runtime(logs::logs(arguments)),
         Command::Doctor(arguments) => with_runtime(doctor::doctor(arguments)),
+        Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -38,7 +38,7 @@ pub(crate) fn validate(project: &Project) -> Result<(), Error> {
         },
     )
     .map_err(|error| OpenError::Template { path, source: Box::new(error) })?;
-    let mut problems = Vec::new();
+    let (mut problems, mut ends_within) = (Vec::new(), Vec::new());
     check_images(&deployment, &stack, &mut problems);
     check_projects(&stack, &mut problems);
     check_schedules(&stack, &mut problems);
@@ -49,6 +49,7 @@ pub(crate) fn validate(project: &Project) -> Result<(), Error> {
         })?;
         match Definition::parse(&text) {
             Ok(definition) => {
+                ends_within.extend(times_max(&deployment, &definition, &mut problems));
                 check_definition(
                     &state_machine.logical_id,
                     &definition,
@@ -65,7 +66,7 @@ pub(crate) fn validate(project: &Project) -> Result<(), Error> {
     if !problems.is_empty() {
         return Err(Error::Disagreement(problems));
     }
-    report(&deployment, &stack)
+    report(&deployment, &stack, ends_within)
 }
 
 fn check_images(deployment: &Deployment, stack: &Stack, problems: &mut Vec<String>) {
@@ -138,7 +139,27 @@ fn function_arns(text: &str) -> impl Iterator<Item = &str> {
     text.split('"').filter(|part| part.starts_with("arn:aws:lambda:"))
 }
 
-fn report(deployment: &Deployment, stack: &Stack) -> Result<(), Error> {
+/// How long an execution of each image can take, with every retry and every time-out.
+fn times_max(
+    deployment: &Deployment,
+    definition: &Definition,
+    problems: &mut Vec<String>,
+) -> Vec<String> {
+    let mut times = Vec::new();
+    for image in deployment.config.images() {
+        let timeout = image.task_timeout_seconds();
+        match definition.time_max(&|_| Some(timeout)) {
+            Some(time) => {
+                let minutes = time.as_secs().div_ceil(60);
+                times.push(format!("{} {} h {} min", image.name, minutes / 60, minutes % 60));
+            }
+            None => problems.push(format!("image {}: an execution may last for ever", image.name)),
+        }
+    }
+    times
+}
+
+fn report(deployment: &Deployment, stack: &Stack, ends_within: Vec<String>) -> Result<(), Error> {
     let mut text = String::new();
     let mut line = |what: &str, names: Vec<String>| {
         text += &format!("{what:<15} {}\n", names.join(", "));
@@ -146,6 +167,7 @@ fn report(deployment: &Deployment, stack: &Stack) -> Result<(), Error> {
     line("images", deployment.config.images().iter().map(|it| it.name.to_string()).collect());
     line("functions", stack.functions.iter().map(|it| it.name.clone()).collect());
     line("state machines", stack.state_machines.iter().map(|it| it.name.clone()).collect());
+    line("ends within", ends_within);
     line("event rules", stack.rules.iter().map(|it| it.rule.name.clone()).collect());
     let names = stack.schedules.iter().map(|it| it.settings.name.clone());
     line("schedules", names.collect());

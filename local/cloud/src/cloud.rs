@@ -17,7 +17,7 @@ use archweld_model::RepositoryName;
 use archweld_registry::{Options, Registry, RegistryError, Storage};
 use archweld_scheduler::Scheduler;
 use archweld_secrets::Secrets;
-use archweld_step_functions::{StateMachineSettings, StepFunctions};
+use archweld_step_functions::{Integrations, StateMachineSettings, StepFunctions};
 use archweld_template::{Deployment, Function, Schedule, Stack};
 use aws_types::SdkConfig;
 use axum::Router;
@@ -108,6 +108,32 @@ pub struct ShellBuilds {
     pub source: Option<SourceOverride>,
 }
 
+type IntegrationsSeam = dyn FnOnce(Arc<dyn Integrations>) -> Arc<dyn Integrations> + Send;
+
+/// Where a simulation gets between the services. The services themselves know nothing of it.
+pub struct Seams {
+    /// The template, read before; read anew where there is none.
+    pub stack: Option<Stack>,
+    /// Sits between CodeBuild, Step Functions, ECR and the bus.
+    pub events: Box<dyn FnOnce(EventSink) -> EventSink + Send>,
+    /// Sits between the state machine's tasks and what they call.
+    pub integrations: Box<IntegrationsSeam>,
+    /// How CodeBuild's queue is bounded. Its folder is the state folder's.
+    pub codebuild: archweld_codebuild::Settings,
+}
+
+impl Default for Seams {
+    /// Nothing in between.
+    fn default() -> Self {
+        Self {
+            stack: None,
+            events: Box::new(|sink| sink),
+            integrations: Box::new(|integrations| integrations),
+            codebuild: archweld_codebuild::Settings::default(),
+        }
+    }
+}
+
 /// A cloud. It ends with its handle; [`Cloud::shutdown`] ends it in order.
 pub struct Cloud {
     services: Services,
@@ -130,6 +156,14 @@ impl Cloud {
     ///
     /// What an earlier cloud left unfinished in the folder goes on: see [`Cloud::resumed`].
     pub async fn open(settings: Settings) -> Result<Self, OpenError> {
+        Self::open_with(settings, Seams::default()).await
+    }
+
+    /// The same, with something between the services.
+    ///
+    /// # Errors
+    /// As [`Cloud::open`].
+    pub async fn open_with(settings: Settings, seams: Seams) -> Result<Self, OpenError> {
         let Settings { host, template, stack_name, mut parameters, layers, state, git, .. } =
             settings;
         // First, as the port is part of addresses that the template is given.
@@ -154,8 +188,11 @@ impl Cloud {
             region: host.region().to_owned(),
             parameters,
         };
-        let stack = Stack::read(&template, &deployment)
-            .map_err(|error| OpenError::Template { path: template, source: Box::new(error) })?;
+        let stack = match seams.stack {
+            Some(stack) => stack,
+            None => Stack::read(&template, &deployment)
+                .map_err(|error| OpenError::Template { path: template, source: Box::new(error) })?,
+        };
         wiring::check(&stack)?;
         if let Functions::Folder(folder) = &settings.functions {
             check_binaries(&stack, folder)?;
@@ -179,7 +216,10 @@ impl Cloud {
             })?,
             None => Bus::new(host.clone(), Bus::DEFAULT, deliver),
         };
-        let step_functions = step_functions(&host, &lambda, &bus, state.as_deref())?;
+        let events = (seams.events)(bus.sink());
+        let tasks = wiring::Tasks { lambda: lambda.clone(), bus: bus.clone() };
+        let tasks = (seams.integrations)(Arc::new(tasks));
+        let step_functions = step_functions(&host, tasks, events.clone(), state.as_deref())?;
         state_machines.get_or_init(|| step_functions.clone());
         let remote = git
             .as_ref()
@@ -192,14 +232,15 @@ impl Cloud {
                 state.as_deref(),
                 &address,
                 environment,
-                bus.sink(),
+                seams.codebuild,
+                events.clone(),
             )?,
             registry: registry(
                 &host,
                 &address,
                 state.as_deref(),
                 settings.registry_bytes_max,
-                bus.sink(),
+                events,
             )?,
             scheduler: Scheduler::open(
                 host.clone(),
@@ -391,6 +432,7 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "each is a part of the cloud's settings, used once")]
 fn codebuild(
     host: &Host,
     builds: Builds,
@@ -398,6 +440,7 @@ fn codebuild(
     state: Option<&Path>,
     address: &str,
     environment: BTreeMap<String, String>,
+    settings: archweld_codebuild::Settings,
     events: EventSink,
 ) -> Result<CodeBuild, OpenError> {
     let worker: Arc<dyn Worker> = match builds {
@@ -418,7 +461,7 @@ fn codebuild(
     };
     let settings = archweld_codebuild::Settings {
         folder: state.map(|state| state.join("codebuild")),
-        ..archweld_codebuild::Settings::default()
+        ..settings
     };
     Ok(CodeBuild::open(host.clone(), settings, worker, events)?)
 }
@@ -441,12 +484,11 @@ fn registry(
 
 fn step_functions(
     host: &Host,
-    lambda: &Lambda,
-    bus: &Bus,
+    tasks: Arc<dyn Integrations>,
+    events: EventSink,
     state: Option<&Path>,
 ) -> Result<StepFunctions, OpenError> {
-    let tasks = Arc::new(wiring::Tasks { lambda: lambda.clone(), bus: bus.clone() });
-    let (host, events) = (host.clone(), bus.sink());
+    let host = host.clone();
     Ok(match state {
         Some(state) => StepFunctions::open(host, tasks, events, state)?,
         None => StepFunctions::in_memory(host, tasks, events),

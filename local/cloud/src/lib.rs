@@ -18,7 +18,9 @@ mod webhooks;
 mod wiring;
 
 pub use calls::{CALLS_MAX, Call};
-pub use cloud::{Builds, Cloud, Functions, GitRemote, InProcessFunctions, Settings, ShellBuilds};
+pub use cloud::{
+    Builds, Cloud, Functions, GitRemote, InProcessFunctions, Seams, Settings, ShellBuilds,
+};
 pub use door::BODY_BYTES_MAX;
 pub use error::OpenError;
 pub use webhooks::{WebhookTarget, webhook_target};

@@ -11,12 +11,16 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 /// The handler of a function of the template.
-pub(crate) fn in_process(
+///
+/// # Panics
+/// On a function that is none of archweld's, and on an environment that lacks what it needs.
+#[expect(clippy::expect_used, clippy::panic, reason = "the template and this list go together")]
+pub fn in_process(
     function: &Function,
     environment: &BTreeMap<String, String>,
     sdk_config: &SdkConfig,
 ) -> InProcessHandler {
-    let variable = |name: &str| environment.get(name).unwrap().clone();
+    let variable = |name: &str| environment.get(name).expect("the template sets it").clone();
     match function.binary.as_str() {
         "plan-build" => {
             let deployment = Deployment {
@@ -87,7 +91,7 @@ pub(crate) fn in_process(
                 None,
             );
             let badges = variable("STATUS_BADGES") == "true";
-            let settings = settings.unwrap().with_badges(badges);
+            let settings = settings.expect("the settings are valid").with_badges(badges);
             let clients = trigger_run::Clients::new(sdk_config);
             handler((settings, clients), |event, shared| async move {
                 trigger_run::handle(event, &shared.0, &shared.1).await
