@@ -9,7 +9,11 @@ use archweld_runtime::CallError;
 use aws_sdk_ecr::{
     Client,
     config::{Builder, retry::RetryConfig, timeout::TimeoutConfig},
-    operation::{batch_get_image::BatchGetImageOutput, put_image::PutImageError},
+    error::SdkError,
+    operation::{
+        batch_get_image::BatchGetImageOutput, list_images::ListImagesError,
+        put_image::PutImageError,
+    },
     types::{
         Image as Answered, ImageFailureCode, ImageIdentifier, ImageTagMutability, ListImagesFilter,
         Repository as Described, TagStatus,
@@ -319,7 +323,8 @@ impl Repository {
         Ok(TagRules(repository))
     }
 
-    /// Every tag, and what it points at. One call for a thousand of them.
+    /// Every tag, and what it points at: none where there is no such repository. One call for a
+    /// thousand of them.
     ///
     /// # Errors
     /// When a call fails.
@@ -335,7 +340,15 @@ impl Repository {
             .into_paginator()
             .send();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| CallError::new("ecr:ListImages", &error))?;
+            let page = match page {
+                Ok(page) => page,
+                Err(SdkError::ServiceError(context))
+                    if matches!(context.err(), ListImagesError::RepositoryNotFoundException(_)) =>
+                {
+                    break;
+                }
+                Err(error) => return Err(CallError::new("ecr:ListImages", &error).into()),
+            };
             for id in page.image_ids.unwrap_or_default() {
                 let (Some(tag), Some(digest)) = (id.image_tag, id.image_digest) else { continue };
                 // Who pushes past archweld may use tags that no image of its can have.

@@ -13,12 +13,14 @@ use aws_sdk_codebuild::{
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 
-use crate::{Clients, Error, Reconciled, executions::Executions};
+use crate::{AT_ONCE_MAX, Clients, Error, Reconciled, executions::Executions};
 
 /// How far back it looks, in pages of a hundred builds of one project.
 const PAGES_MAX: u32 = 5;
-/// How many builds it stops, or tells of, at a time.
-const AT_ONCE_MAX: usize = 8;
+/// How many builds of a project it asks for first, and at most: each is some kilobytes, and most often
+/// the newest few are all that it is after.
+const BATCH_FIRST: usize = 4;
+const BATCH_MAX: usize = 100;
 /// How much longer ago, in seconds, a build may have begun than the clock of Step Functions says of
 /// its execution, and how long the news of something may take to arrive everywhere.
 const LAG_SECONDS: i64 = 60;
@@ -38,6 +40,7 @@ pub(crate) async fn since(
     let mut found = Vec::new();
     for project in projects {
         let mut next_token = None;
+        let mut batch = BATCH_FIRST;
         for _ in 0..PAGES_MAX {
             let page = codebuild
                 .list_builds_for_project()
@@ -48,28 +51,31 @@ pub(crate) async fn since(
                 .send()
                 .await
                 .map_err(|error| CallError::new("codebuild:ListBuildsForProject", &error))?;
-            let ids = page.ids.unwrap_or_default();
-            if ids.is_empty() {
-                break;
-            }
-            let builds = codebuild
-                .batch_get_builds()
-                .set_ids(Some(ids))
-                .send()
-                .await
-                .map_err(|error| CallError::new("codebuild:BatchGetBuilds", &error))?
-                .builds
-                .unwrap_or_default();
-            let oldest = builds.iter().filter_map(Build::start_time).map(DateTime::secs).min();
-            found.extend(builds.into_iter().filter_map(OwnBuild::new));
             next_token = page.next_token;
-            let is_older = |oldest| oldest < since.as_second() - LAG_SECONDS;
-            if next_token.is_none() || oldest.is_some_and(is_older) {
+            let ids = page.ids.unwrap_or_default();
+            let mut ids = ids.as_slice();
+            let mut reaches_back = false;
+            while !ids.is_empty() && !reaches_back {
+                let (first, rest) = ids.split_at(batch.min(ids.len()));
+                let builds = details(first, codebuild).await?;
+                let oldest = builds.iter().filter_map(Build::start_time).map(DateTime::secs).min();
+                reaches_back = oldest.is_some_and(|it| it < since.as_second() - LAG_SECONDS);
+                found.extend(builds.into_iter().filter_map(OwnBuild::new));
+                batch = (2 * batch).min(BATCH_MAX);
+                ids = rest;
+            }
+            if next_token.is_none() || reaches_back {
                 break;
             }
         }
     }
     Ok(found)
+}
+
+async fn details(ids: &[String], codebuild: &Client) -> Result<Vec<Build>, CallError> {
+    let builds = codebuild.batch_get_builds().set_ids(Some(ids.to_vec())).send().await;
+    let builds = builds.map_err(|error| CallError::new("codebuild:BatchGetBuilds", &error))?;
+    Ok(builds.builds.unwrap_or_default())
 }
 
 impl OwnBuild {

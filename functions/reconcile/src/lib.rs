@@ -31,6 +31,9 @@ use serde_json::Value;
 use builds::OwnBuild;
 use executions::Executions;
 
+/// How many calls of one kind it makes at a time.
+const AT_ONCE_MAX: usize = 8;
+
 /// What the function is deployed with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -241,8 +244,12 @@ async fn follow(
         began: time(detail.start_date).unwrap_or(Timestamp::MIN),
         input: detail.input,
     };
-    let until = detail.stop_date.and_then(time);
-    stop_builds(&ended.arn, ended.began, until, settings, clients, reconciled).await?;
+    // One that succeeded has no build left, and one that failed has had them stopped: what is left
+    // all the same, as a build that started late, is the schedule's to stop.
+    if matches!(detail.status.as_str(), "ABORTED" | "TIMED_OUT") {
+        let until = detail.stop_date.and_then(time);
+        stop_builds(&ended.arn, ended.began, until, settings, clients, reconciled).await?;
+    }
     reconciled.tags = tags::repair(&[ended], settings.config()?, clients).await?;
     Ok(())
 }
@@ -278,7 +285,10 @@ async fn sweep(
     let Some(oldest) = executions.oldest() else { return Ok(()) };
     let builds = builds::since(oldest, &settings.projects, &clients.codebuild).await?;
     let swept = builds::sweep(&builds, &executions, now, clients, reconciled).await;
-    let ended = executions.describe_ended(&clients.sfn).await?;
-    reconciled.tags = tags::repair(&ended, settings.config()?, clients).await?;
+    let config = settings.config()?;
+    if tags::is_any_behind(config, clients).await? {
+        let ended = executions.describe_ended(&clients.sfn).await?;
+        reconciled.tags = tags::repair(&ended, config, clients).await?;
+    }
     swept
 }

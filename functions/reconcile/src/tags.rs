@@ -2,12 +2,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archweld_ecr::{Repository, move_to_newest};
+use archweld_ecr::{Repository, move_to_newest, newest};
 use archweld_model::{
     Config, Digest, Execution, ExecutionInput, ImageTag, Marker, MovingTag, RepositoryName, RunTags,
 };
 
-use crate::{Clients, EndedExecution, Error};
+use futures_util::{StreamExt as _, stream};
+
+use crate::{AT_ONCE_MAX, Clients, EndedExecution, Error};
+
+/// Whether a moving tag of any image is elsewhere than at its newest marker. It need not be
+/// archweld's to move: see [`repair`].
+pub(crate) async fn is_any_behind(config: &Config, clients: &Clients) -> Result<bool, Error> {
+    let names: BTreeSet<&RepositoryName> =
+        config.images().iter().map(|image| &image.repository).collect();
+    let repositories =
+        names.into_iter().map(|name| Repository::new(clients.ecr.clone(), name.clone()));
+    let mut listed = stream::iter(repositories.collect::<Vec<_>>())
+        .map(|repository| async move { repository.tags().await })
+        .buffer_unordered(AT_ONCE_MAX);
+    let mut failed = None;
+    while let Some(listed) = listed.next().await {
+        match listed {
+            Ok(listed) if is_behind(&listed) => return Ok(true),
+            Ok(_) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(false), |error| Err(error.into()))
+}
+
+fn is_behind(listed: &BTreeMap<ImageTag, Digest>) -> bool {
+    let marked = listed.keys().filter_map(Marker::of).map(|marker| marker.tag).collect();
+    newest(listed, &marked).iter().any(|(tag, digest)| listed.get(tag) != Some(digest))
+}
 
 /// Moves the tags that the executions set markers for to where they belong; gives those that were
 /// elsewhere. Which tags those are follows from an execution's input, as its plan did.

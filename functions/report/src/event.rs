@@ -34,6 +34,13 @@ pub(crate) enum Told {
     Change(Status),
 }
 
+impl Told {
+    /// Whether it is the news by which runs are measured: Step Functions' own, of the end.
+    pub(crate) fn is_measured(&self) -> bool {
+        matches!(self, Self::Change(status) if status.state() != RunState::Started)
+    }
+}
+
 /// A status of an execution
 /// (<https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

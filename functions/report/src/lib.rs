@@ -201,6 +201,9 @@ pub async fn handle(
     let notice = Notice::read(payload)?;
     about_run(Run::of_execution(notice.execution.rsplit(':').next().unwrap_or_default()));
     let config = settings.config.as_ref().map_err(Clone::clone)?;
+    if config.notify().is_empty() && !notice.told.is_measured() {
+        return Ok(Reported::default());
+    }
     let Some(execution) = describe(&notice.execution, &clients.config).await? else {
         return Ok(Reported::default());
     };
@@ -243,7 +246,7 @@ fn measure(
     let Told::Change(status) = notice.told else { return };
     let key = format!("{} {}", notice.execution, status.as_str());
     let Some(stop) = execution.stop_date else { return };
-    if status == Status::Running || clients.remembers(&key) {
+    if !notice.told.is_measured() || clients.remembers(&key) {
         return;
     }
     clients.remember(key);
