@@ -44,11 +44,16 @@ up: binaries $(if $(AWS),,tools) ## Keep the local cloud running, for the AWS CL
 
 .PHONY: test
 test: export PATH := $(VENV)/bin:$(PATH)
-test: tools ## Run the unit and integration tests
+test: tools simulation ## Run the unit and integration tests, and simulate 20,000 runs
 	@cargo nextest --version >/dev/null 2>&1 || \
 	  { echo 'installing cargo-nextest from crates.io (some minutes, once)' >&2; cargo install --locked cargo-nextest; }
 	@cargo build --quiet --package archweld $(FUNCTIONS:%=--package %)
 	cargo nextest run --workspace $(ARGS)
+	target/simulation/archweld simulate --runs 20000 --faults heavy
+
+.PHONY: soak
+soak: simulation ## Simulate a million runs with heavy faults, from SEED (1)
+	target/simulation/archweld simulate --runs 1000000 --faults heavy --seed $${SEED:-1} $(ARGS)
 
 .PHONY: chaos
 chaos: ## Kill functions, builds and the server at random, CHAOS_ROUNDS times (50), from CHAOS_SEED
@@ -148,6 +153,11 @@ ci: ## Do all that CI does
 binaries:
 	@echo 'building archweld and its functions ($(BIN))'
 	@cargo build --quiet --profile $(PROFILE) --package archweld $(FUNCTIONS:%=--package %)
+
+.PHONY: simulation
+simulation:
+	@echo 'building archweld for speed (target/simulation)'
+	@cargo build --quiet --profile simulation --package archweld
 
 .PHONY: archweld
 archweld:

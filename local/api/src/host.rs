@@ -44,6 +44,13 @@ impl Host {
         }
     }
 
+    /// The same host by a clock that is `by` ahead.
+    #[must_use]
+    pub fn ahead(&self, by: SignedDuration) -> Self {
+        let origin = self.origin.saturating_add(by).unwrap_or(self.origin);
+        Self { origin, ..self.clone() }
+    }
+
     /// The twelve digits of the account.
     pub fn account(&self) -> &str {
         &self.account

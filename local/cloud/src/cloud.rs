@@ -21,11 +21,12 @@ use archweld_step_functions::{Integrations, StateMachineSettings, StepFunctions}
 use archweld_template::{Deployment, Function, Schedule, Stack};
 use aws_types::SdkConfig;
 use axum::Router;
+use jiff::SignedDuration;
 
 use crate::{
     Call, OpenError,
     calls::Calls,
-    door::{self, Services},
+    door::{self, Door, Services},
     in_process,
     metrics::Metrics,
     server::{Listening, Server},
@@ -120,6 +121,8 @@ pub struct Seams {
     pub integrations: Box<IntegrationsSeam>,
     /// How CodeBuild's queue is bounded. Its folder is the state folder's.
     pub codebuild: archweld_codebuild::Settings,
+    /// How far CodeBuild's clock is ahead of the others'.
+    pub codebuild_ahead: SignedDuration,
 }
 
 impl Default for Seams {
@@ -130,6 +133,7 @@ impl Default for Seams {
             events: Box::new(|sink| sink),
             integrations: Box::new(|integrations| integrations),
             codebuild: archweld_codebuild::Settings::default(),
+            codebuild_ahead: SignedDuration::ZERO,
         }
     }
 }
@@ -138,7 +142,7 @@ impl Default for Seams {
 pub struct Cloud {
     services: Services,
     stack: Stack,
-    router: Arc<Router>,
+    door: Arc<Door>,
     address: String,
     git: Option<GitServer>,
     server: Option<Server>,
@@ -226,7 +230,7 @@ impl Cloud {
             .map(|remote| Remote { repository: remote.folder.clone(), location: location(remote) });
         let services = Services {
             codebuild: codebuild(
-                &host,
+                &host.ahead(seams.codebuild_ahead),
                 settings.builds,
                 remote,
                 state.as_deref(),
@@ -264,21 +268,23 @@ impl Cloud {
         if let Functions::Folder(_) = &settings.functions {
             tokio::spawn(services.metrics.clone().follow(services.lambda.subscribe_logs()));
         }
-        let door = Arc::new(OnceLock::new());
+        let webhooks = Arc::new(OnceLock::new());
         let git = git.map(|remote| {
             let url = location(&remote);
             let git = GitSettings { name: remote.name, folder: remote.folder, url };
-            let deliver = webhooks::deliver(&stack, services.secrets.clone(), door.clone());
+            let deliver = webhooks::deliver(&stack, services.secrets.clone(), webhooks.clone());
             GitServer::new(services.host.clone(), git, deliver)
         });
         let git = git.transpose()?;
         let router = Arc::new(door::router(services.clone(), git.as_ref()));
-        door.get_or_init(|| Arc::downgrade(&router));
-        let sdk_config = in_process::sdk_config(&services.host, &endpoint, &router);
+        webhooks.get_or_init(|| Arc::downgrade(&router));
+        let server_router = Router::clone(&router);
+        let door = Arc::new(Door::new(services.clone(), router));
+        let sdk_config = in_process::sdk_config(&services.host, &endpoint, &door);
         create(&services, &stack, &settings.functions, &layers, &sdk_config).await?;
-        let server = listener.map(|listening| listening.serve(Router::clone(&router)));
+        let server = listener.map(|listening| listening.serve(server_router));
         let resumed = recover(&services, state.as_deref())?;
-        Ok(Self { services, stack, router, address, git, server, resumed, _lock: lock })
+        Ok(Self { services, stack, door, address, git, server, resumed, _lock: lock })
     }
 
     /// The executions that an earlier cloud left unfinished, which go on in this one: their ARNs.
@@ -298,7 +304,7 @@ impl Cloud {
 
     /// Door 2: a configuration for any client of the SDK, which reaches this cloud in process.
     pub fn sdk_config(&self) -> SdkConfig {
-        in_process::sdk_config(&self.services.host, &self.endpoint(), &self.router)
+        in_process::sdk_config(&self.services.host, &self.endpoint(), &self.door)
     }
 
     /// What the template says.

@@ -123,6 +123,30 @@ impl Service {
     }
 }
 
+/// What is behind door 2.
+pub(crate) struct Door {
+    services: Services,
+    router: Arc<Router>,
+}
+
+impl Door {
+    pub(crate) fn new(services: Services, router: Arc<Router>) -> Self {
+        Self { services, router }
+    }
+
+    /// Answers a client in this process. Most call an AWS JSON API, and have no need of the router,
+    /// nor of the checks that keep web pages out.
+    pub(crate) async fn answer(&self, request: Request<Bytes>) -> Response {
+        if let Some((service, operation)) = target(request.headers()) {
+            let caller = caller(request.headers());
+            return self.services.answer_call(service, operation, request.body(), caller).await;
+        }
+        // The router cannot fail: what goes wrong in it is an HTTP status.
+        let answer = Router::clone(&self.router).oneshot(request.map(Body::from)).await;
+        answer.unwrap_or_else(|never| match never {})
+    }
+}
+
 /// Everything behind the doors.
 pub(crate) fn router(services: Services, git: Option<&GitServer>) -> Router {
     let (host, registry) = (services.host.clone(), services.registry.router());
@@ -242,25 +266,7 @@ async fn answer(State(services): State<Services>, request: Request) -> Response 
         let what = format!("{} {}", parts.method, parts.uri.path());
         return failure(&services, None, &ApiError::unknown_operation(&what));
     };
-    let answer = match input(&body) {
-        Ok(input) => services.call(service, &operation, input).await,
-        Err(error) => Err(error),
-    };
-    let response = match answer {
-        Ok(output) => success(&services, service, &output),
-        Err(error) => {
-            tracing::debug!(
-                service = service.name(),
-                operation,
-                error.code = error.code,
-                "call refused"
-            );
-            failure(&services, Some(service), &error)
-        }
-    };
-    let (service, status) = (service.name(), response.status());
-    services.calls.record(Call { service, operation, status, caller });
-    response
+    services.answer_call(service, operation, &body, caller).await
 }
 
 /// The name that a function's SDK sends of it: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-appid.html>.
@@ -307,30 +313,60 @@ impl Services {
         response.map(Body::from)
     }
 
+    /// A call of an AWS JSON API.
+    async fn answer_call(
+        &self,
+        service: Service,
+        operation: String,
+        body: &Bytes,
+        caller: Option<String>,
+    ) -> Response {
+        let answer = match input(body) {
+            Ok(input) => self.call(service, &operation, input).await,
+            Err(error) => Err(error),
+        };
+        let response = match answer {
+            Ok(output) => success(self, service, output),
+            Err(error) => {
+                tracing::debug!(
+                    service = service.name(),
+                    operation,
+                    error.code = error.code,
+                    "call refused"
+                );
+                failure(self, Some(service), &error)
+            }
+        };
+        let (service, status) = (service.name(), response.status());
+        self.calls.record(Call { service, operation, status, caller });
+        response
+    }
+
     async fn call(
         &self,
         service: Service,
         operation: &str,
         input: Value,
-    ) -> Result<Value, ApiError> {
-        match service {
-            Service::CodeBuild => self.codebuild.call(operation, input).await,
+    ) -> Result<String, ApiError> {
+        let answer = match service {
+            Service::CodeBuild => return self.codebuild.call_for_text(operation, input).await,
             Service::Ecr => self.registry.call(operation, input).await,
             Service::Events => self.bus.call(operation, input).await,
             Service::Logs => self.codebuild.call_logs(operation, input).await,
             Service::Secrets => self.secrets.call(operation, input).await,
             Service::Ssm => self.secrets.call_parameters(operation, input).await,
             Service::States => self.step_functions.call(operation, input).await,
-        }
+        };
+        answer.map(|answer| answer.to_string())
     }
 }
 
-fn success(services: &Services, service: Service, output: &Value) -> Response {
+fn success(services: &Services, service: Service, output: String) -> Response {
     let headers = [
         (header::CONTENT_TYPE, service.content_type().to_owned()),
         (REQUEST_ID, services.host.uuid().to_string()),
     ];
-    (headers, output.to_string()).into_response()
+    (headers, output).into_response()
 }
 
 fn failure(services: &Services, service: Option<Service>, error: &ApiError) -> Response {

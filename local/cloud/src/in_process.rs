@@ -24,14 +24,14 @@ use aws_smithy_runtime_api::client::{
     orchestrator::{HttpRequest, HttpResponse},
     result::ConnectorError,
     runtime_components::RuntimeComponents,
+    stalled_stream_protection::StalledStreamProtectionConfig,
 };
 use aws_smithy_types::body::SdkBody;
 use aws_types::{SdkConfig, app_name::AppName, region::Region};
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-};
-use tower::ServiceExt as _;
+use axum::body::{Body, to_bytes};
+use bytes::Bytes;
+
+use crate::door::{BODY_BYTES_MAX, Door};
 
 /// How long an answer may be, in bytes: a hundred manifests of `BatchGetImage`, most of them small.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -39,7 +39,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The client. It does not keep the cloud alive: a function of this process has a client, and the
 /// cloud has the function.
 #[derive(Clone)]
-struct InProcess(Weak<Router>);
+struct InProcess(Weak<Door>);
 
 impl fmt::Debug for InProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,19 +59,20 @@ impl HttpClient for InProcess {
 
 impl HttpConnector for InProcess {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let router = self.0.upgrade();
+        let door = self.0.upgrade();
         HttpConnectorFuture::new(async move {
-            let router = router
+            let door = door
                 .ok_or_else(|| ConnectorError::other("the local cloud has ended".into(), None))?;
-            let request = request
-                .try_into_http1x()
-                .map_err(|error| ConnectorError::user(error.into()))?
-                .map(Body::new);
-            // The router cannot fail: what goes wrong in it is an HTTP status.
-            let response = match Router::clone(&router).oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
+            let request =
+                request.try_into_http1x().map_err(|error| ConnectorError::user(error.into()))?;
+            let (parts, body) = request.into_parts();
+            let body = match body.bytes() {
+                Some(bytes) => Bytes::copy_from_slice(bytes),
+                None => to_bytes(Body::new(body), BODY_BYTES_MAX)
+                    .await
+                    .map_err(|error| ConnectorError::user(error.into()))?,
             };
+            let response = door.answer(http::Request::from_parts(parts, body)).await;
             let (parts, body) = response.into_parts();
             let body = to_bytes(body, ANSWER_BYTES_MAX)
                 .await
@@ -94,7 +95,7 @@ impl TimeSource for HostTime {
 }
 
 /// A configuration for any client of the SDK.
-pub(crate) fn sdk_config(host: &Host, endpoint: &str, router: &Arc<Router>) -> SdkConfig {
+pub(crate) fn sdk_config(host: &Host, endpoint: &str, door: &Arc<Door>) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(host.region().to_owned()))
@@ -102,9 +103,11 @@ pub(crate) fn sdk_config(host: &Host, endpoint: &str, router: &Arc<Router>) -> S
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
             "local", "local", None, None, "local",
         )))
+        // No stream stalls in a process, and watching for it is a timer a call.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
         .time_source(SharedTimeSource::new(HostTime(host.clone())))
-        .http_client(SharedHttpClient::new(InProcess(Arc::downgrade(router))))
+        .http_client(SharedHttpClient::new(InProcess(Arc::downgrade(door))))
         .build()
 }
 

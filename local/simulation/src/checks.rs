@@ -40,7 +40,7 @@ pub(crate) struct Model {
     /// How many infrastructure failures were told, by execution and target.
     infrastructure: BTreeMap<(String, String), u32>,
     deliveries: BTreeMap<(String, String), String>,
-    /// Deliveries that were forged.
+    /// The commits of deliveries that were forged.
     pub(crate) forged: BTreeSet<String>,
     /// What must appear nowhere.
     pub(crate) secret: String,
@@ -149,14 +149,26 @@ impl Model {
 
     /// The runs that something concerns: one, or all that run now.
     pub(crate) fn runs(&self, execution: Option<&str>) -> Runs {
-        let bit = |execution: &Execution| 1_u128.checked_shl(execution.number).unwrap_or(0);
         match execution {
-            Some(arn) => self.executions.get(arn).map_or(0, bit),
-            None => {
-                let running = self.executions.values().filter(|it| it.ended.is_none());
-                running.map(bit).fold(0, |all, one| all | one)
-            }
+            Some(arn) => self.executions.get(arn).map(|it| it.number).into_iter().collect(),
+            None => self.running().map(|(_, execution)| execution.number).collect(),
         }
+    }
+
+    /// The runs of a commit.
+    pub(crate) fn runs_of(&self, commit: &str) -> Runs {
+        let of_it = self.executions.values().filter(|it| it.input["commit"] == commit);
+        of_it.map(|execution| execution.number).collect()
+    }
+
+    /// The runs of a name.
+    pub(crate) fn runs_named(&self, name: &str) -> Runs {
+        let named = self.executions.values().filter(|it| it.name == name);
+        named.map(|execution| execution.number).collect()
+    }
+
+    pub(crate) fn all_runs(&self) -> Runs {
+        self.executions.values().map(|execution| execution.number).collect()
     }
 
     pub(crate) fn running(&self) -> impl Iterator<Item = (&String, &Execution)> {
@@ -183,7 +195,7 @@ impl Model {
             return Err((6, format!("{name} took {took:#}, its bound is {bound:#}")));
         }
         for field in ["error", "cause", "output"] {
-            self.look_for_secrets(&format!("the {field} of {}", short(arn)), text(field))?;
+            self.look_for_secrets(|| format!("the {field} of {}", short(arn)), text(field))?;
         }
         Ok(())
     }
@@ -195,10 +207,11 @@ impl Model {
         let id = trigger["id"].as_str().unwrap_or_default().to_owned();
         let image = input["image"].as_str().unwrap_or_default().to_owned();
         let is_own = trigger["kind"].is_string() && !id.is_empty();
+        let is_forged = input["commit"].as_str().is_some_and(|it| self.forged.contains(it));
         let execution = Execution { number, name: name.to_owned(), began: now, ended: None, input };
         self.executions.insert(arn.to_owned(), execution);
-        self.look_for_secrets("an execution's name", name)?;
-        if self.forged.contains(&id) {
+        self.look_for_secrets(|| "an execution's name".to_owned(), name)?;
+        if is_forged {
             return Err((10, format!("{name} was started by a forged delivery")));
         }
         if is_own && let Some(first) = self.deliveries.insert((id.clone(), image), name.to_owned())
@@ -359,7 +372,7 @@ impl Model {
             }
             _ => {}
         }
-        self.look_for_secrets(&format!("the cause of {name}"), cause)
+        self.look_for_secrets(|| format!("the cause of {name}"), cause)
     }
 
     /// A scheduled pass of `reconcile` has succeeded.
@@ -385,19 +398,19 @@ impl Model {
         if (200..300).contains(&status) {
             return Err((10, format!("a forged delivery was answered {status}")));
         }
-        self.look_for_secrets("the answer to a forged delivery", answer)
+        self.look_for_secrets(|| "the answer to a forged delivery".to_owned(), answer)
     }
 
     /// Something that people may read.
-    pub(crate) fn look_for_secrets(&self, place: &str, text: &str) -> Checked {
+    pub(crate) fn look_for_secrets(&self, place: impl FnOnce() -> String, text: &str) -> Checked {
         if !self.secret.is_empty() && text.contains(&self.secret) {
-            return Err((10, format!("{place} holds the webhook's secret")));
+            return Err((10, format!("{} holds the webhook's secret", place())));
         }
         // Tokens are hundreds of characters of base64: a shorter text holds none.
         if text.len() > 500
             && let Some(id) = self.tokens.iter().find(|(token, _)| text.contains(*token))
         {
-            return Err((10, format!("{place} holds the task token of {}", id.1)));
+            return Err((10, format!("{} holds the task token of {}", place(), id.1)));
         }
         Ok(())
     }

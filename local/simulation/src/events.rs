@@ -22,17 +22,14 @@ pub(crate) fn wrap(shared: Shared, sink: EventSink) -> EventSink {
                 shared.check(|model, now| model.build_changed(&event.detail, now));
                 execution_of_build(&event)
             }
-            // Nobody listens to the others.
-            _ => return sink(event),
+            // No rule listens to the others.
+            _ => return,
         };
         shared.trace(|| (actor(&event), status(&event)));
         let about = about.as_deref();
         let resend = |after: Duration| {
             let (sink, event) = (Arc::clone(&sink), event.clone());
-            tokio::spawn(async move {
-                tokio::time::sleep(after).await;
-                sink(event);
-            });
+            shared.later(after, async move { sink(event) });
         };
         if shared.inject(Fault::EventLost, about).is_some() {
             return;
@@ -41,7 +38,8 @@ pub(crate) fn wrap(shared: Shared, sink: EventSink) -> EventSink {
             resend(between_ms(size, 0, 120_000));
         }
         if let Some(size) = shared.inject(Fault::EventDelayed, about) {
-            return resend(between_ms(size, 10_000, 1_800_000));
+            // Most by a minute or two, a few by more than a run takes.
+            return resend(between_ms(size.powi(3), 10_000, 900_000));
         }
         if let Some(size) = shared.inject(Fault::EventReordered, about) {
             return resend(between_ms(size, 500, 5_000));

@@ -48,7 +48,7 @@ faults! {
     EventLost = "event-lost", 0.01, 0.10;
     /// An event is delivered twice.
     EventDoubled = "event-doubled", 0.01, 0.10;
-    /// An event is delivered up to half an hour late.
+    /// An event is delivered up to a quarter of an hour late.
     EventDelayed = "event-delayed", 0.01, 0.06;
     /// An event is delivered after others that happened later.
     EventReordered = "event-reordered", 0.02, 0.10;

@@ -65,11 +65,10 @@ pub(crate) fn wrap(shared: Shared, binary: &str, inner: InProcessHandler) -> InP
             if is_asynchronous
                 && let Some(size) = shared.inject(Fault::InvocationDoubled, invocation.execution())
             {
-                let (shared, inner) = (shared.clone(), Arc::clone(&inner));
+                let (doubled, inner) = (shared.clone(), Arc::clone(&inner));
                 let (invocation, invoked) = (invocation.clone(), invoked.clone());
-                tokio::spawn(async move {
-                    tokio::time::sleep(between_ms(size, 0, 60_000)).await;
-                    run(&shared, invocation, &inner, invoked).await
+                shared.later(between_ms(size, 0, 60_000), async move {
+                    drop(run(&doubled, invocation, &inner, invoked).await);
                 });
             }
             run(&shared, invocation, &inner, invoked).await
@@ -115,8 +114,8 @@ async fn run(
             }
         }
         Err(error) => {
-            let place = format!("an error of {}", invocation.actor());
-            shared.check(|model, _| model.look_for_secrets(&place, &error.error_message));
+            let place = || format!("an error of {}", invocation.actor());
+            shared.check(|model, _| model.look_for_secrets(place, &error.error_message));
         }
     }
     ended

@@ -18,6 +18,7 @@ mod events;
 mod faults;
 mod functions;
 mod lambdas;
+mod logs;
 mod network;
 mod runner;
 mod shrink;

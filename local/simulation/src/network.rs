@@ -45,8 +45,6 @@ pub(crate) struct Network(Arc<Shares>);
 
 struct Shares {
     shared: Shared,
-    /// How far CodeBuild's clock is ahead, in seconds.
-    skew_seconds: i64,
     /// The newest request of each list, and what is answered to it instead of the truth, until when.
     lists: Mutex<BTreeMap<(&'static str, Vec<u8>), List>>,
     /// The refs of the git server, and their commits.
@@ -121,10 +119,9 @@ impl HttpConnector for Connector {
 }
 
 impl Network {
-    pub(crate) fn new(shared: Shared, skew_seconds: i64) -> Self {
+    pub(crate) fn new(shared: Shared) -> Self {
         Self(Arc::new(Shares {
             shared,
-            skew_seconds,
             lists: Mutex::default(),
             heads: Mutex::default(),
             finish_now: Mutex::default(),
@@ -159,7 +156,7 @@ impl Network {
         request: HttpRequest,
         inner: &SharedHttpConnector,
     ) -> Result<HttpResponse, ConnectorError> {
-        let Shares { shared, skew_seconds, .. } = &*self.0;
+        let shared = &self.0.shared;
         let invocation = INVOCATION.try_with(Clone::clone).ok();
         let execution = invocation.as_ref().and_then(Invocation::execution);
         let inject = |fault| shared.inject(fault, execution);
@@ -218,7 +215,7 @@ impl Network {
         let is_watched = matches!(operation, "PutImage" | "SendTaskFailure");
         let watched =
             is_watched.then(|| request.body().bytes().map(<[u8]>::to_vec).unwrap_or_default());
-        let mut response = inner.call(request).await?;
+        let response = inner.call(request).await?;
         let is_done = response.status().is_success();
         if shared.is_traced() {
             let actor = invocation.as_ref().map_or("world", Invocation::actor).to_owned();
@@ -227,9 +224,6 @@ impl Network {
         }
         if is_done && let Some(body) = watched {
             self.watch(operation, &body);
-        }
-        if operation == "BatchGetBuilds" && *skew_seconds != 0 {
-            response = skewed(response, *skew_seconds);
         }
         if inject(Fault::ConnectionDroppedAfter).is_some() {
             return Err(dropped());
@@ -400,20 +394,6 @@ fn refusal(status: u16, code: &str) -> HttpResponse {
 
 fn dropped() -> ConnectorError {
     ConnectorError::io("connection reset by peer (simulated)".into())
-}
-
-/// What a clock says that is ahead.
-fn skewed(response: HttpResponse, seconds: i64) -> HttpResponse {
-    let Some(body) = response.body().bytes() else { return response };
-    let Ok(mut body) = serde_json::from_slice::<Value>(body) else { return response };
-    for build in body["builds"].as_array_mut().into_iter().flatten() {
-        for field in ["startTime", "endTime"] {
-            if let Some(time) = build[field].as_f64() {
-                build[field] = (time + seconds as f64).into();
-            }
-        }
-    }
-    answer(response.status().as_u16(), &body)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -67,7 +67,7 @@ impl Summary {
         for (fault, (injected, runs)) in count(&outcome.injected) {
             let counts = self.faults.entry(fault).or_default();
             counts.injected += injected;
-            counts.runs += u64::from(runs.count_ones());
+            counts.runs += runs.len() as u64;
             counts.violations += u64::from(outcome.violation.is_some());
         }
         if let Some(violation) = &outcome.violation {

@@ -1,7 +1,7 @@
 //! What everything in a world shares: the faults drawn so far, the trace, and what is checked.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -49,14 +49,28 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The runs of a world, as a set: the number of each among those that began.
-pub(crate) type Runs = u128;
+/// Runs of a world: the number of each among those that began.
+pub(crate) type Runs = BTreeSet<u32>;
 
 /// A fault that was injected, and the runs that it hit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Injected {
     pub(crate) injection: Injection,
     pub(crate) runs: Runs,
+}
+
+/// A fault that hits runs which have yet to begin.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Planned {
+    /// A number from 0 to 1 that says how hard.
+    pub(crate) size: f64,
+    number: usize,
+}
+
+impl fmt::Debug for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("fault")
+    }
 }
 
 #[derive(Clone)]
@@ -74,6 +88,8 @@ pub(crate) struct State {
     faults: bool,
     opportunities: [u32; FAULTS],
     pub(crate) injected: Vec<Injected>,
+    /// What is on its way and nobody else knows of.
+    on_the_way: u32,
     draws: u64,
     pub(crate) trace: Option<Vec<Event>>,
     pub(crate) model: Model,
@@ -90,6 +106,7 @@ impl Shared {
             faults: true,
             opportunities: [0; FAULTS],
             injected: Vec::new(),
+            on_the_way: 0,
             draws: 0,
             trace: traced.then(Vec::new),
             model,
@@ -114,6 +131,28 @@ impl Shared {
     /// Whether a fault befalls a run, named by its execution's ARN, or what serves all that run now.
     /// If so, gives a number from 0 to 1 that says how hard.
     pub(crate) fn inject(&self, fault: Fault, execution: Option<&str>) -> Option<f64> {
+        self.inject_into(fault, |model| model.runs(execution), execution)
+    }
+
+    /// The same for a fault whose runs have yet to begin: [`Shared::hit`] tells of them.
+    pub(crate) fn plan(&self, fault: Fault) -> Option<Planned> {
+        let size = self.inject_into(fault, |_| Runs::new(), None)?;
+        Some(Planned { size, number: self.state().injected.len() - 1 })
+    }
+
+    /// Notes which runs a planned fault hit.
+    pub(crate) fn hit(&self, fault: Planned, runs: impl FnOnce(&Model) -> Runs) {
+        let mut state = self.state();
+        let runs = runs(&state.model);
+        state.injected[fault.number].runs.extend(runs);
+    }
+
+    fn inject_into(
+        &self,
+        fault: Fault,
+        runs: impl FnOnce(&Model) -> Runs,
+        execution: Option<&str>,
+    ) -> Option<f64> {
         let mut state = self.state();
         if !state.faults {
             return None;
@@ -124,7 +163,7 @@ impl Shared {
         if !self.0.plan.injects(self.0.seed, fault, injection.opportunity) {
             return None;
         }
-        let runs = state.model.runs(execution);
+        let runs = runs(&state.model);
         state.injected.push(Injected { injection, runs });
         if let Some(trace) = &mut state.trace {
             let who = execution.map(|arn| format!(" ({})", short(arn))).unwrap_or_default();
@@ -136,6 +175,23 @@ impl Shared {
         }
         let kind = SIZES + fault as u64;
         Some(unit(mix(self.0.seed, kind, injection.opportunity.into())))
+    }
+
+    /// Does something later, of which only the world knows meanwhile.
+    pub(crate) fn later(&self, after: Duration, then: impl Future<Output = ()> + Send + 'static) {
+        self.state().on_the_way += 1;
+        let shared = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            shared.state().on_the_way -= 1;
+            then.await;
+        });
+    }
+
+    /// Whether a run is under way, or something that may start or end one.
+    pub(crate) fn is_busy(&self) -> bool {
+        let state = self.state();
+        state.on_the_way > 0 || state.model.running().next().is_some()
     }
 
     /// A number from 0 to 1 that is no fault's.
@@ -205,7 +261,7 @@ pub(crate) fn count(injected: &[Injected]) -> BTreeMap<Fault, (u64, Runs)> {
     for Injected { injection, runs } in injected {
         let (times, hit) = counts.entry(injection.fault).or_default();
         *times += 1;
-        *hit |= runs;
+        hit.extend(runs);
     }
     counts
 }

@@ -26,8 +26,9 @@ use crate::{
     events,
     faults::{Fault, FaultPlan, mix, unit},
     functions, lambdas,
+    logs::Logs,
     network::Network,
-    state::{Event, Injected, Shared, Violation, between_ms},
+    state::{Event, Injected, Planned, Shared, Violation, between_ms},
 };
 
 const ACCOUNT: &str = "123456789012";
@@ -35,8 +36,12 @@ const REGION: &str = "us-east-1";
 const STACK: &str = "archweld";
 /// The period of the template's `ReconcileSchedule`.
 const RECONCILE_PERIOD: Duration = Duration::from_mins(5);
+/// How many builds CodeBuild runs at a time.
+const BUILDS_MAX: usize = 16;
 /// How long people are at work.
 const AT_WORK_MS: u64 = 20 * 60 * 1_000;
+/// How long nothing happens before it is over: longer than Lambda waits before it tries again.
+const QUIET: Duration = Duration::from_mins(5);
 /// How long before the nightly schedule's time a world begins, at most.
 const BEFORE_NIGHT_MS: u64 = 10 * 60 * 1_000;
 
@@ -173,14 +178,14 @@ impl Fixture {
 /// Something that a person, a provider or a schedule does.
 #[derive(Debug, Clone)]
 enum Action {
-    Push { number: u64, at_ms: u64 },
-    Redeliver { number: u64 },
-    Forge { number: u64 },
-    Console { number: u64 },
-    StopExecution { size: f64 },
-    TakeMachines,
-    FireAgain,
-    Rerun { size: f64, number: u64 },
+    Push { number: u64, at_ms: u64, burst: Option<Planned> },
+    Redeliver { number: u64, fault: Planned },
+    Forge { number: u64, fault: Planned },
+    Console,
+    StopExecution { fault: Planned },
+    TakeMachines { fault: Planned },
+    FireAgain { fault: Planned },
+    Rerun { number: u64, fault: Planned },
 }
 
 /// Everything that happens follows from the seed and the plan.
@@ -200,6 +205,8 @@ pub fn simulate(
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
         let world = World::open(fixture, seed, plan, alterations, traced).await?;
+        let logs = Logs { shared: world.shared.clone() };
+        let _until_the_end = tracing::subscriber::set_default(logs);
         world.live().await;
         Ok(world.end())
     })
@@ -211,8 +218,9 @@ struct World {
     cloud: Cloud,
     sfn: Client,
     seed: u64,
-    /// How far the clock of whoever pushes is ahead.
+    /// How far the clock of whoever pushes is ahead, and why.
     skew_seconds: i64,
+    skew: Option<Planned>,
     state_machine: String,
     trigger_run: String,
 }
@@ -232,9 +240,9 @@ impl World {
         let host = Host::seeded(ACCOUNT, REGION, origin, seed);
         let model = Model::new(fixture.config.clone(), fixture.time_max, origin);
         let shared = Shared::new(host.clone(), seed, plan.clone(), traced, model);
-        let skew = shared.inject(Fault::ClockSkew, None);
-        let skew_seconds = skew.map_or(0, |size| ((size * 2.0 - 1.0) * 20.0) as i64);
-        let network = Network::new(shared.clone(), skew_seconds);
+        let skew = shared.plan(Fault::ClockSkew);
+        let skew_seconds = skew.map_or(0, |skew| ((skew.size * 2.0 - 1.0) * 20.0) as i64);
+        let network = Network::new(shared.clone());
         let builds = Arc::new(SimulatedBuilds {
             shared: shared.clone(),
             network: network.clone(),
@@ -265,10 +273,11 @@ impl World {
                 Arc::new(lambdas::Tasks { shared: of_tasks, inner })
             }),
             codebuild: archweld_codebuild::Settings {
-                concurrent_builds_max: 8,
-                queued_builds_max: 40,
+                concurrent_builds_max: BUILDS_MAX,
+                queued_builds_max: 5 * BUILDS_MAX,
                 folder: None,
             },
+            codebuild_ahead: SignedDuration::from_secs(skew_seconds),
         };
         let settings = Settings {
             host,
@@ -302,6 +311,7 @@ impl World {
             sfn,
             seed,
             skew_seconds,
+            skew,
             state_machine: state_machine.ok_or_else(missing)?,
             trigger_run: trigger_run.ok_or_else(missing)?,
             shared,
@@ -321,16 +331,15 @@ impl World {
             self.act(action).await;
         });
         futures_util::future::join_all(work).await;
-        // What is asynchronous may still start a run: a schedule within its window, a retry.
+        // What is asynchronous may still start a run, such as a retry.
         let bound: Duration =
             Fixture::get().map_or(Duration::ZERO, |it| it.time_max.try_into().unwrap_or_default());
         let deadline = tokio::time::Instant::now() + bound + bound;
         let mut quiet = Duration::ZERO;
-        while quiet < Duration::from_mins(26) && !self.shared.is_violated() {
-            let step = Duration::from_secs(120);
+        while quiet < QUIET && !self.shared.is_violated() {
+            let step = Duration::from_mins(1);
             tokio::time::sleep(step).await;
-            let is_running = self.shared.state().model.running().next().is_some();
-            quiet = if is_running { Duration::ZERO } else { quiet + step };
+            quiet = if self.shared.is_busy() { Duration::ZERO } else { quiet + step };
             if tokio::time::Instant::now() > deadline {
                 break;
             }
@@ -356,6 +365,9 @@ impl World {
     }
 
     fn end(self) -> Outcome {
+        if let Some(fault) = self.skew {
+            self.shared.hit(fault, Model::all_runs);
+        }
         let mut state = self.shared.state();
         let executions = state.model.executions.values();
         let published = executions.filter(|execution| execution.digest().is_some()).count();
@@ -373,46 +385,48 @@ impl World {
     fn actions(&self) -> Vec<(Duration, Action)> {
         let shared = &self.shared;
         let mut actions = Vec::new();
-        let pushes = 4 + (shared.draw() * 5.0) as u64;
+        let pushes = 6 + (shared.draw() * 6.0) as u64;
         let mut number = 0;
-        let mut push = |at: Duration, actions: &mut Vec<(Duration, Action)>| {
+        let mut push = |at: Duration, burst, actions: &mut Vec<(Duration, Action)>| {
             number += 1;
             let at_ms = u64::try_from(at.as_millis()).unwrap_or_default();
-            actions.push((at, Action::Push { number, at_ms }));
-            if let Some(size) = shared.inject(Fault::WebhookRedelivered, None) {
-                let later = between_ms(size, 200, 2_400_000);
-                actions.push((at + later, Action::Redeliver { number }));
+            actions.push((at, Action::Push { number, at_ms, burst }));
+            if let Some(fault) = shared.plan(Fault::WebhookRedelivered) {
+                // Most within minutes, a few after the run is over.
+                let later = between_ms(fault.size.powi(3), 200, 1_200_000);
+                actions.push((at + later, Action::Redeliver { number, fault }));
             }
-            if shared.inject(Fault::SignatureForged, None).is_some() {
-                actions.push((at, Action::Forge { number }));
+            if let Some(fault) = shared.plan(Fault::SignatureForged) {
+                actions.push((at, Action::Forge { number, fault }));
             }
-            if let Some(size) = shared.inject(Fault::ExecutionStopped, None) {
-                let later = between_ms(size, 2_000, 400_000);
-                actions.push((at + later, Action::StopExecution { size }));
+            if let Some(fault) = shared.plan(Fault::ExecutionStopped) {
+                let later = between_ms(fault.size, 2_000, 400_000);
+                actions.push((at + later, Action::StopExecution { fault }));
             }
-            if let Some(size) = shared.inject(Fault::Rerun, None) {
-                let later = between_ms(size, 60_000, 900_000);
-                actions.push((at + later, Action::Rerun { size, number }));
+            if let Some(fault) = shared.plan(Fault::Rerun) {
+                let later = between_ms(fault.size, 60_000, 900_000);
+                actions.push((at + later, Action::Rerun { number, fault }));
             }
-            if shared.inject(Fault::BuildQueued, None).is_some() {
-                actions.push((at, Action::TakeMachines));
+            if let Some(fault) = shared.plan(Fault::BuildQueued) {
+                actions.push((at, Action::TakeMachines { fault }));
             }
         };
         for _ in 0..pushes {
             let at = shared.draw_ms(0, AT_WORK_MS);
-            push(at, &mut actions);
-            if let Some(size) = shared.inject(Fault::Burst, None) {
-                for _ in 0..2 + (size * 3.0) as u64 {
-                    push(at + shared.draw_ms(0, 8_000), &mut actions);
+            let burst = shared.plan(Fault::Burst);
+            push(at, burst, &mut actions);
+            if let Some(fault) = burst {
+                for _ in 0..2 + (fault.size * 3.0) as u64 {
+                    push(at + shared.draw_ms(0, 8_000), burst, &mut actions);
                 }
             }
         }
         if shared.draw() < 0.4 {
-            actions.push((shared.draw_ms(0, AT_WORK_MS), Action::Console { number: 1 }));
+            actions.push((shared.draw_ms(0, AT_WORK_MS), Action::Console));
         }
-        if let Some(size) = shared.inject(Fault::ScheduleDoubled, None) {
+        if let Some(fault) = shared.plan(Fault::ScheduleDoubled) {
             let night = Duration::from_millis(BEFORE_NIGHT_MS);
-            actions.push((night + between_ms(size, 1, 900_000), Action::FireAgain));
+            actions.push((night + between_ms(fault.size, 1, 900_000), Action::FireAgain { fault }));
         }
         actions
     }
@@ -420,53 +434,60 @@ impl World {
     async fn act(&self, action: Action) {
         self.shared.trace(|| ("world".to_owned(), format!("{action:?}")));
         match action {
-            Action::Push { number, at_ms } => {
+            Action::Push { number, at_ms, burst } => {
                 let (git_ref, commit) = (self.git_ref(number), self.commit(number));
                 self.network.set_head(&git_ref, &commit);
                 let payload = self.payload(number, at_ms);
                 drop(self.deliver(number, &payload, None).await);
+                if let Some(fault) = burst {
+                    self.shared.hit(fault, |model| model.runs_of(&commit));
+                }
             }
-            Action::Redeliver { number } => {
+            Action::Redeliver { number, fault } => {
                 // The same payload as before, whenever.
                 let at_ms = self.actions_at(number);
                 let payload = self.payload(number, at_ms);
                 drop(self.deliver(number, &payload, None).await);
+                self.shared.hit(fault, |model| model.runs_of(&self.commit(number)));
             }
-            Action::Forge { number } => {
+            Action::Forge { number, fault } => {
                 let payload = self.payload(1_000 + number, 0);
-                let delivery = delivery(self.seed, 1_000 + number);
-                self.shared.state().model.forged.insert(delivery);
+                self.shared.state().model.forged.insert(self.commit(1_000 + number));
                 let (status, answer) =
                     self.deliver(1_000 + number, &payload, Some("a guess")).await;
                 self.shared.check(|model, _| model.forged_answered(status, &answer));
+                self.shared.hit(fault, |model| model.runs(None));
             }
-            Action::Console { number } => self.start(&format!("console-{number}"), "{}").await,
-            Action::StopExecution { size } => {
+            Action::Console => self.start("console", "{}").await,
+            Action::StopExecution { fault } => {
                 let arn = {
                     let state = self.shared.state();
                     let running: Vec<&String> = state.model.running().map(|(arn, _)| arn).collect();
-                    let at = (size * running.len() as f64) as usize;
+                    let at = (fault.size * running.len() as f64) as usize;
                     running.get(at).map(|arn| (*arn).clone())
                 };
                 if let Some(arn) = arn {
+                    self.shared.hit(fault, |model| model.runs(Some(&arn)));
                     drop(self.sfn.stop_execution().execution_arn(arn).send().await);
                 }
             }
-            Action::TakeMachines => {
-                for _ in 0..8 {
+            Action::TakeMachines { fault } => {
+                for _ in 0..BUILDS_MAX {
                     let start = json!({"projectName": "archweld-amd64"});
                     drop(self.cloud.codebuild().call("StartBuild", start).await);
                 }
+                self.shared.hit(fault, |model| model.runs(None));
             }
-            Action::FireAgain => {
+            Action::FireAgain { fault } => {
                 let slot = "2026-11-24T03:00:00Z".parse().unwrap_or_default();
                 drop(self.cloud.scheduler().fire("archweld-nightly", slot).await);
+                self.shared.hit(fault, |model| model.runs(None));
             }
-            Action::Rerun { size, number } => {
+            Action::Rerun { number, fault } => {
                 let input = {
                     let state = self.shared.state();
                     let known = state.model.executions.len();
-                    let at = (size * known as f64) as usize;
+                    let at = (fault.size * known as f64) as usize;
                     let mut all: Vec<_> = state.model.executions.values().collect();
                     all.sort_by_key(|execution| execution.number);
                     all.get(at).map(|execution| {
@@ -479,7 +500,9 @@ impl World {
                     })
                 };
                 if let Some(input) = input {
-                    self.start(&format!("rerun-{number}"), &input).await;
+                    let name = format!("rerun-{number}");
+                    self.start(&name, &input).await;
+                    self.shared.hit(fault, |model| model.runs_named(&name));
                 }
             }
         }

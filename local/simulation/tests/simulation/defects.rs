@@ -2,7 +2,7 @@
 //!
 //! They take the place of handlers here, in the tests. Nothing that is shipped knows of them.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use archweld_lambda::{FunctionError, InProcessHandler, Invocation};
 use archweld_simulation::{Alterations, FaultPlan, run};
@@ -24,7 +24,7 @@ pub(crate) enum Defect {
     FixedTagForced,
     /// Whoever publishes last has the moving tags.
     SequenceIgnored,
-    /// Tasks have no time-out, and nobody tells of builds.
+    /// Tasks have no time-out, nobody tells of builds, and no pass of `reconcile` finds them.
     NoTimeouts,
     /// `reconcile` does nothing.
     ReconcileDisabled,
@@ -44,12 +44,12 @@ const DEFECTS: [(Defect, u8, u64); 11] = [
     (Defect::DigestOfSharedTag, 2, 300),
     (Defect::PlatformsSwapped, 3, 300),
     (Defect::FixedTagForced, 4, 300),
-    (Defect::SequenceIgnored, 7, 300),
-    (Defect::NoTimeouts, 7, 300),
+    (Defect::SequenceIgnored, 5, 300),
+    (Defect::NoTimeouts, 6, 300),
     (Defect::ReconcileDisabled, 7, 300),
     (Defect::DeliveryNotOnce, 8, 300),
     (Defect::FailuresRetried, 9, 300),
-    (Defect::SignatureUnchecked, 8, 300),
+    (Defect::SignatureUnchecked, 10, 300),
     (Defect::EventNotIdempotent, 1, 300),
 ];
 
@@ -110,11 +110,11 @@ pub(crate) fn alterations(defect: Defect) -> Alterations {
                     publish_again(ecr.clone(), payload, |text| text, moving)
                 })
             }
-            (
-                Defect::SequenceIgnored | Defect::NoTimeouts | Defect::ReconcileDisabled,
-                "reconcile",
-            ) => nothing(),
-            (Defect::NoTimeouts, "build-events") => nothing(),
+            (Defect::SequenceIgnored, "reconcile") => without_images(config),
+            (Defect::NoTimeouts, "reconcile") => without_passes(inner),
+            (Defect::ReconcileDisabled, "reconcile") | (Defect::NoTimeouts, "build-events") => {
+                nothing()
+            }
             (Defect::FailuresRetried, "build-events") => {
                 Arc::new(move |mut invoked: Invocation| {
                     if invoked.payload["detail"]["build-status"] == "FAILED" {
@@ -123,8 +123,8 @@ pub(crate) fn alterations(defect: Defect) -> Alterations {
                     inner(invoked)
                 })
             }
-            (Defect::DeliveryNotOnce, "trigger-run") => starts_anew(inner, config, true),
-            (Defect::SignatureUnchecked, "trigger-run") => starts_anew(inner, config, false),
+            (Defect::DeliveryNotOnce, "trigger-run") => starts_anew(inner, config, 200),
+            (Defect::SignatureUnchecked, "trigger-run") => starts_anew(inner, config, 401),
             _ => inner,
         };
     let without_timeouts = |text: String| {
@@ -144,6 +144,36 @@ pub(crate) fn alterations(defect: Defect) -> Alterations {
 /// A function that does nothing.
 fn nothing() -> InProcessHandler {
     Arc::new(|_| std::future::ready(Ok(json!({}))).boxed())
+}
+
+/// A `reconcile` that knows of no image, and so of no tag.
+fn without_images(config: &SdkConfig) -> InProcessHandler {
+    let projects = ["amd64", "arm64", "manifest"].map(|name| format!("archweld-{name}")).to_vec();
+    let state_machine =
+        "arn:aws:states:us-east-1:123456789012:stateMachine:archweld-multi-arch-build";
+    let nowhere = Path::new("/nowhere/archweld.toml");
+    let settings = reconcile::Settings::new(projects, state_machine.to_owned(), nowhere);
+    let shared = Arc::new((settings, reconcile::Clients::new(config)));
+    Arc::new(move |invoked: Invocation| {
+        let shared = Arc::clone(&shared);
+        async move {
+            drop(reconcile::handle(invoked.payload, &shared.0, &shared.1).await);
+            Ok(json!({}))
+        }
+        .boxed()
+    })
+}
+
+/// A `reconcile` that looks for nothing by itself.
+fn without_passes(inner: InProcessHandler) -> InProcessHandler {
+    Arc::new(move |invoked: Invocation| {
+        if invoked.payload.get("scheduled_time").is_none() {
+            return inner(invoked);
+        }
+        let error_message = "no pass".to_owned();
+        let error = FunctionError { error_type: "Unhandled".to_owned(), error_message };
+        std::future::ready(Err(error)).boxed()
+    })
 }
 
 /// A function that does something more once it has done what it should; whatever fails of that is
@@ -237,8 +267,8 @@ async fn publish_again(
     Some(())
 }
 
-/// A trigger that starts an execution for whatever comes, each time under another name.
-fn starts_anew(inner: InProcessHandler, config: &SdkConfig, checked: bool) -> InProcessHandler {
+/// A trigger that starts an execution whenever it answers so, each time under another name.
+fn starts_anew(inner: InProcessHandler, config: &SdkConfig, status: u16) -> InProcessHandler {
     let sfn = aws_sdk_sfn::Client::new(config);
     Arc::new(move |invoked: Invocation| {
         let (inner, sfn) = (Arc::clone(&inner), sfn.clone());
@@ -247,7 +277,7 @@ fn starts_anew(inner: InProcessHandler, config: &SdkConfig, checked: bool) -> In
             let headers = invoked.payload["headers"].clone();
             let push: Value = serde_json::from_str(body).unwrap_or_default();
             let answer = inner(invoked.clone()).await?;
-            if checked && answer["statusCode"] != 200 {
+            if answer["statusCode"] != status {
                 return Ok(answer);
             }
             let machines = sfn.list_state_machines().send().await;
