@@ -81,6 +81,8 @@ pub enum Input {
         /// The cause, where one was given.
         cause: Option<String>,
     },
+    /// `RedriveExecution` was called: an execution that ended without success goes on.
+    Redrive,
 }
 
 /// What the interpreter wants done, in this order.
@@ -108,7 +110,7 @@ pub enum Effect {
         /// The timer.
         timer: TimerId,
     },
-    /// The execution is over. The last effect, once.
+    /// The execution is over. The last effect, unless it is redriven.
     Finish(Outcome),
 }
 

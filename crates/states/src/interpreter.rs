@@ -11,6 +11,7 @@ mod children;
 mod data;
 mod handlers;
 mod history;
+mod redrive;
 mod tasks;
 mod thread;
 
@@ -45,9 +46,14 @@ pub struct Execution {
     started_at: Timestamp,
     phase: Phase,
     threads: BTreeMap<ThreadId, Thread>,
+    /// Where it stood when it ended without success.
+    stopped: BTreeMap<ThreadId, Thread>,
+    redrive_count: u32,
+    redriven_at: Option<Timestamp>,
     tasks: BTreeMap<TaskId, ThreadId>,
     timers: BTreeMap<TimerId, Timer>,
-    queue: VecDeque<(ThreadId, Work)>,
+    /// The threads that can go on without waiting.
+    queue: VecDeque<ThreadId>,
     ids: u64,
     history: History,
     random: StdRng,
@@ -73,14 +79,6 @@ enum Timer {
     Wait(ThreadId),
     /// The delay before a retry.
     Backoff(ThreadId),
-}
-
-/// A thread's next piece of work.
-#[derive(Debug)]
-enum Work {
-    Enter(StateId, Arc<Payload>),
-    /// Do what the state does.
-    Run,
 }
 
 /// How a thread goes on.
@@ -151,6 +149,9 @@ impl Execution {
             started_at: Timestamp::UNIX_EPOCH,
             phase: Phase::New,
             threads: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            redrive_count: 0,
+            redriven_at: None,
             tasks: BTreeMap::new(),
             timers: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -169,14 +170,15 @@ impl Execution {
         match (&self.phase, input) {
             (Phase::New, Input::Start) => self.begin(),
             (Phase::Running, input) => self.receive(input),
+            (Phase::Finished(_), Input::Redrive) if self.is_redrivable() => self.redrive(),
             (Phase::New | Phase::Finished(_), _) => {}
         }
-        while let Some((id, work)) = self.queue.pop_front() {
+        while let Some(id) = self.queue.pop_front() {
             // The thread is gone where a sibling failed first.
             if let Some(mut thread) = self.threads.remove(&id) {
-                let progress = match work {
-                    Work::Enter(state, input) => self.enter(&mut thread, state, input),
-                    Work::Run => self.run(&mut thread),
+                let progress = match thread.activity {
+                    Activity::Between => self.enter(&mut thread),
+                    _ => self.run(&mut thread),
                 };
                 self.settle(thread, progress);
             }
@@ -245,9 +247,7 @@ impl Execution {
         self.started_at = self.now;
         let details = history::execution_started(&self.input, &self.start.role_arn);
         self.record(0, "ExecutionStarted", details);
-        if let Some(seconds) = self.definition.timeout_seconds() {
-            self.set_timer(Timer::Execution, SignedDuration::from_secs(seconds.into()));
-        }
+        self.set_execution_timer();
         let definition = Arc::clone(&self.definition);
         let input = Arc::clone(&self.input);
         self.spawn(&definition, definition.top(), input, Thread::top);
@@ -255,7 +255,7 @@ impl Execution {
 
     fn receive(&mut self, input: Input) {
         match input {
-            Input::Start => {}
+            Input::Start | Input::Redrive => {}
             Input::TaskStarted { task } => {
                 self.with_task(task, |execution, thread, _, definition| {
                     execution.task_started(thread, definition)
@@ -362,8 +362,10 @@ impl Execution {
                     return;
                 }
                 Ok(Then::Goto(state, input)) => {
+                    thread.state = state;
+                    thread.input = input;
                     thread.activity = Activity::Between;
-                    self.queue.push_back((thread.id, Work::Enter(state, input)));
+                    self.queue.push_back(thread.id);
                     Ok(Then::Park)
                 }
                 Ok(Then::End(output)) => {
@@ -379,10 +381,12 @@ impl Execution {
                     Ok(then) => Ok(then),
                     Err(failure) => {
                         let Some((mut parent, index)) = self.take_parent(&thread) else {
-                            self.fail(thread.last_event, failure);
+                            let last_event = thread.last_event;
+                            self.threads.insert(thread.id, thread);
+                            self.fail(last_event, failure);
                             return;
                         };
-                        self.child_failed(&mut parent, index, &thread);
+                        self.child_failed(&mut parent, index, thread);
                         thread = parent;
                         Err(failure)
                     }
@@ -421,7 +425,8 @@ impl Execution {
         for timer in std::mem::take(&mut self.timers).into_keys() {
             self.effects.push(Effect::ClearTimer { timer });
         }
-        self.threads.clear();
+        // None are left where it succeeded.
+        self.stopped = std::mem::take(&mut self.threads);
         self.queue.clear();
         let event = self.history.last(previous, self.now, event_type, details);
         self.effects.push(Effect::Record(event));
@@ -459,20 +464,20 @@ impl Execution {
     ) -> ThreadId {
         let id = ThreadId(self.next_id());
         let start_at = definition.workflow(workflow).start_at;
-        self.threads.insert(id, make(id, start_at, Arc::clone(&input)));
-        self.queue.push_back((id, Work::Enter(start_at, input)));
+        self.threads.insert(id, make(id, start_at, input));
+        self.queue.push_back(id);
         id
     }
 
-    fn enter(&mut self, thread: &mut Thread, state_id: StateId, input: Arc<Payload>) -> Progress {
+    fn enter(&mut self, thread: &mut Thread) -> Progress {
         let definition = Arc::clone(&self.definition);
-        let state = definition.state(state_id);
+        let state = definition.state(thread.state);
         thread.decision_event = thread.last_event;
-        let details = history::state_entered(&state.name, &input);
+        let details = history::state_entered(&state.name, &thread.input);
         self.advance(thread, history::entered_type(&state.kind), details);
         let retriers = state.kind.handlers().map_or(0, |handlers| handlers.retry.len());
-        thread.enter(state_id, input, self.now, retriers);
-        self.queue.push_back((thread.id, Work::Run));
+        thread.enter(self.now, retriers);
+        self.queue.push_back(thread.id);
         Ok(Then::Park)
     }
 
@@ -591,6 +596,13 @@ impl Execution {
     }
 
     // Timers.
+
+    /// The definition's own time-out.
+    fn set_execution_timer(&mut self) {
+        if let Some(seconds) = self.definition.timeout_seconds() {
+            self.set_timer(Timer::Execution, SignedDuration::from_secs(seconds.into()));
+        }
+    }
 
     fn set_timer(&mut self, purpose: Timer, after: SignedDuration) -> TimerId {
         let timer = TimerId(self.next_id());

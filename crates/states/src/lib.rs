@@ -7,6 +7,9 @@
 //! An [`Execution`] is told what happens outside ([`Input`]) and answers what is to be done
 //! ([`Effect`]). The query language is JSONata; of JSONPath there is as much as Pass and Task
 //! states need to stand beside JSONata states.
+//!
+//! An execution that ended without success keeps where it stood, and a redrive goes on from there:
+//! [`Execution::is_redrivable`].
 
 mod bound;
 mod definition;

@@ -1,7 +1,7 @@
-//! The one task that owns an execution while it runs.
+//! The one task that owns an execution while it runs, and while it may be redriven.
 //!
 //! It alone feeds the interpreter. Whatever happens outside (an answer of a service, a task token
-//! sent back, a stop) is a [`Message`] to it, so all of that is in one order.
+//! sent back, a stop, a redrive) is a [`Message`] to it, so all of that is in one order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::Notice;
 use crate::integrations::{self, Origin};
 use crate::journal::{InFlight, Journal, Outstanding};
-use crate::record::StateMachine;
+use crate::record::{Redrive, StateMachine};
 use crate::service::Service;
 
 /// Messages that may wait for a dispatcher; whoever sends more waits.
@@ -37,6 +37,8 @@ pub(crate) enum Message {
     Token { task: TaskId, input: Input, was_open: oneshot::Sender<bool> },
     /// `StopExecution`; answered when it has stopped.
     Stop { input: Input, stopped: oneshot::Sender<()> },
+    /// `RedriveExecution`; the answer is when that was, or none where there is nothing to redrive.
+    Redrive { client_token: Option<String>, redriven: oneshot::Sender<Option<Timestamp>> },
 }
 
 pub(crate) struct Dispatcher {
@@ -48,14 +50,16 @@ pub(crate) struct Dispatcher {
     execution: Execution,
     /// None in memory, and once too much of it could not be written.
     journal: Option<Journal>,
-    sender: mpsc::Sender<Message>,
+    /// The record has the sender: without a record, there is nobody to wait for.
+    sender: mpsc::WeakSender<Message>,
     messages: mpsc::Receiver<Message>,
     timers: BTreeMap<TimerId, Timestamp>,
-    /// Inputs that follow from effects.
-    inputs: VecDeque<Input>,
+    /// Tasks that were handed out, which the execution is to be told.
+    handed_out: VecDeque<TaskId>,
 }
 
 impl Dispatcher {
+    /// A dispatcher, and where messages to it go.
     pub(crate) fn new(
         service: Arc<Service>,
         number: u64,
@@ -63,27 +67,29 @@ impl Dispatcher {
         state_machine: Arc<StateMachine>,
         execution: Execution,
         journal: Option<Journal>,
-    ) -> Self {
+    ) -> (Self, mpsc::Sender<Message>) {
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING_MAX);
-        Self {
+        let dispatcher = Self {
             service,
             number,
             execution_arn: execution_arn.into(),
             state_machine,
             execution,
             journal,
-            sender,
+            sender: sender.downgrade(),
             messages,
             timers: BTreeMap::new(),
-            inputs: VecDeque::new(),
-        }
+            handed_out: VecDeque::new(),
+        };
+        (dispatcher, sender)
     }
 
-    pub(crate) fn sender(&self) -> mpsc::Sender<Message> {
-        self.sender.clone()
+    pub(crate) fn is_running(&self) -> bool {
+        self.execution.is_running()
     }
 
-    /// Runs a new execution to its end, or until the service stops.
+    /// Runs a new execution to its end, or until the service stops. Where the end is no success, it
+    /// stays for a redrive until the execution is forgotten.
     pub(crate) async fn run(mut self, started: Timestamp) {
         self.step(Input::Start, started);
         self.go_on().await;
@@ -104,7 +110,7 @@ impl Dispatcher {
         for (id, InFlight { task, started }) in outstanding.tasks {
             if self.execution.is_open(id) {
                 if !started {
-                    self.inputs.push_back(Input::TaskStarted { task: id });
+                    self.handed_out.push_back(id);
                 }
                 self.hand_out(task);
             }
@@ -113,16 +119,25 @@ impl Dispatcher {
     }
 
     async fn go_on(mut self) {
-        while self.execution.is_running() {
-            if let Some(input) = self.inputs.pop_front() {
-                self.receive(input);
+        while self.execution.is_running() || self.execution.is_redrivable() {
+            if let Some(task) = self.handed_out.pop_front() {
+                if self.execution.is_open(task) {
+                    self.receive(Input::TaskStarted { task });
+                }
                 continue;
+            }
+            if !self.execution.is_running() && !self.is_behind() {
+                // Many executions may rest, and open files are few.
+                self.journal.iter_mut().for_each(Journal::close);
             }
             let timer = self.next_timer();
             tokio::select! {
                 biased;
                 () = self.service.stop.cancelled() => return,
-                Some(message) = self.messages.recv() => self.on_message(message),
+                message = self.messages.recv() => match message {
+                    Some(message) => self.on_message(message),
+                    None => return,
+                },
                 Some(timer) = due(&self.service, timer) => {
                     self.timers.remove(&timer);
                     self.receive(Input::TimerFired { timer });
@@ -169,10 +184,30 @@ impl Dispatcher {
                 let _ = was_open.send(is_open);
             }
             Message::Stop { input, stopped } => {
-                self.receive(input);
+                if self.execution.is_running() {
+                    self.receive(input);
+                }
                 let _ = stopped.send(());
             }
+            Message::Redrive { client_token, redriven } => {
+                let _ = redriven.send(self.redrive(client_token));
+            }
         }
+    }
+
+    /// Goes on with an execution that ended without success.
+    fn redrive(&mut self, client_token: Option<String>) -> Option<Timestamp> {
+        if !self.execution.is_redrivable() {
+            return None;
+        }
+        let redrive = Redrive { at: self.service.host.now(), client_token };
+        let event = self.service.redrive(self.number, redrive.clone())?;
+        self.write_journal(|journal| journal.append_redrive(&redrive));
+        (self.service.events)(event);
+        let execution_arn = self.execution_arn.clone();
+        self.service.notify(|| Notice::Started { execution_arn });
+        self.step(Input::Redrive, redrive.at);
+        Some(redrive.at)
     }
 
     /// Takes an input that happens now.
@@ -239,13 +274,13 @@ impl Dispatcher {
     }
 
     fn schedule(&mut self, task: Task) {
-        self.inputs.push_back(Input::TaskStarted { task: task.task });
+        self.handed_out.push_back(task.task);
         self.hand_out(task);
     }
 
     fn hand_out(&self, task: Task) {
+        let Some(sender) = self.sender.upgrade() else { return };
         let service = self.service.clone();
-        let sender = self.sender.clone();
         let execution_arn = self.execution_arn.clone();
         let state_machine = self.state_machine.clone();
         self.service.tasks.spawn(async move {

@@ -64,6 +64,11 @@ pub(crate) fn no_such_execution(arn: &str) -> ApiError {
     ApiError::client("ExecutionDoesNotExist", format!("Execution Does Not Exist: '{arn}'"))
 }
 
+pub(crate) fn not_redrivable(arn: &str, reason: &str) -> ApiError {
+    let message = format!("Execution {arn} invalid for redrive as: {reason}");
+    ApiError::client("ExecutionNotRedrivable", message)
+}
+
 pub(crate) fn no_such_state_machine(arn: &str) -> ApiError {
     ApiError::client("StateMachineDoesNotExist", format!("State Machine Does Not Exist: '{arn}'"))
 }

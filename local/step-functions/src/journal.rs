@@ -2,7 +2,7 @@
 //!
 //! A file is lines of JSON: first what the execution started from, then every input of the
 //! interpreter with its time. The interpreter is pure, so this is enough to have the execution
-//! again, history and all, and whatever it waits for. Lines are not forced to the disk one by one: a
+//! again, history and all, and whatever it waits for. A redrive is one more line. Lines are not forced to the disk one by one: a
 //! crash of this process loses nothing, a crash of the machine may lose the last lines, and a torn
 //! last line is dropped.
 
@@ -16,7 +16,7 @@ use archweld_states::{Definition, Effect, Execution, Input, Start, Task, TaskId,
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Record, StateMachine};
+use crate::record::{Record, Redrive, StateMachine};
 
 /// The version of the format; another one is not read.
 const FORMAT: u32 = 1;
@@ -92,6 +92,7 @@ impl Head {
             history: Vec::new(),
             tokens: Vec::new(),
             end: None,
+            redrives: Vec::new(),
             dispatcher: None,
         };
         Ok((record, Execution::new(state_machine.definition.clone(), start)))
@@ -124,6 +125,9 @@ struct Line {
     at: Timestamp,
     #[serde(with = "InputForm")]
     input: Input,
+    /// Of a redrive, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_token: Option<String>,
 }
 
 /// How an input is written.
@@ -163,6 +167,7 @@ enum InputForm {
         error: Option<String>,
         cause: Option<String>,
     },
+    Redrive,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -206,7 +211,8 @@ impl Folder {
     pub(crate) fn create(&self, number: u64, head: &Head) -> io::Result<Journal> {
         let path = self.file(number);
         let file = OpenOptions::new().create_new(true).append(true).open(&path)?;
-        let mut journal = Journal { file, bytes: 0, waiting: Vec::new() };
+        let mut journal =
+            Journal { path: path.clone(), file: Some(file), bytes: 0, waiting: Vec::new() };
         match journal.write(head) {
             Ok(()) => Ok(journal),
             Err(error) => {
@@ -248,27 +254,23 @@ impl Folder {
         let (mut record, mut execution) =
             head.begin(&state_machine).map_err(|source| ReadError::Line { line: 1, source })?;
         let mut outstanding = Outstanding::default();
-        let mut step = |input, at| {
+        let mut step = |record: &mut Record, input, at| {
             outstanding.settle(&input);
             for effect in execution.step(input, at) {
                 record.note(&effect, at);
                 outstanding.note(effect);
             }
         };
-        step(Input::Start, head.started);
+        step(&mut record, Input::Start, head.started);
         for (index, line) in lines {
-            let Line { at, input } = read_line(index + 1, line)?;
-            step(input, at);
-        }
-        let journal = match record.end {
-            Some(_) => None,
-            None => {
-                let file = OpenOptions::new().append(true).open(&path)?;
-                let bytes = u64::try_from(whole).unwrap_or(u64::MAX);
-                file.set_len(bytes)?;
-                Some(Journal { file, bytes, waiting: Vec::new() })
+            let Line { at, input, client_token } = read_line(index + 1, line)?;
+            if input == Input::Redrive {
+                record.redrive(Redrive { at, client_token });
             }
-        };
+            step(&mut record, input, at);
+        }
+        let bytes = u64::try_from(whole).unwrap_or(u64::MAX);
+        let journal = Journal { path, file: None, bytes, waiting: Vec::new() };
         Ok(Replayed { record, execution, journal, outstanding })
     }
 
@@ -281,8 +283,7 @@ impl Folder {
 pub(crate) struct Replayed {
     pub(crate) record: Record,
     pub(crate) execution: Execution,
-    /// The open journal of an execution that is not over.
-    pub(crate) journal: Option<Journal>,
+    pub(crate) journal: Journal,
     pub(crate) outstanding: Outstanding,
 }
 
@@ -318,7 +319,7 @@ impl Outstanding {
             Input::TimerFired { timer } => {
                 self.timers.remove(timer);
             }
-            Input::Start | Input::TaskHeartbeat { .. } | Input::Stop { .. } => {}
+            Input::Start | Input::TaskHeartbeat { .. } | Input::Stop { .. } | Input::Redrive => {}
         }
     }
 
@@ -366,7 +367,9 @@ fn read_line<T: serde::de::DeserializeOwned>(line: usize, text: &[u8]) -> Result
 /// Lines that the disk did not take wait in memory and go first next time, so that the file has no
 /// gap: one with a gap would replay to something else.
 pub(crate) struct Journal {
-    file: File,
+    path: PathBuf,
+    /// The file, while it is open.
+    file: Option<File>,
     /// How far the file is whole. A failed write may have left part of a line behind that.
     bytes: u64,
     waiting: Vec<u8>,
@@ -378,7 +381,21 @@ impl Journal {
     /// # Errors
     /// When the disk does not take it; it is kept for the next attempt.
     pub(crate) fn append(&mut self, input: &Input, at: Timestamp) -> io::Result<()> {
-        self.write(&Line { at, input: input.clone() })
+        self.write(&Line { at, input: input.clone(), client_token: None })
+    }
+
+    /// Appends a redrive.
+    ///
+    /// # Errors
+    /// See [`Journal::append`].
+    pub(crate) fn append_redrive(&mut self, redrive: &Redrive) -> io::Result<()> {
+        let Redrive { at, client_token } = redrive.clone();
+        self.write(&Line { at, input: Input::Redrive, client_token })
+    }
+
+    /// Closes the file, until there is something to write.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
     }
 
     /// Whether lines wait for the disk.
@@ -392,10 +409,10 @@ impl Journal {
     }
 
     fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
-        let torn = self.is_behind();
+        let is_torn = self.is_behind();
         serde_json::to_writer(&mut self.waiting, line)?;
         self.waiting.push(b'\n');
-        if torn { self.catch_up() } else { self.write_waiting() }
+        self.write_waiting(is_torn)
     }
 
     /// Writes what waits for the disk.
@@ -403,13 +420,20 @@ impl Journal {
     /// # Errors
     /// When the disk does not take it.
     pub(crate) fn catch_up(&mut self) -> io::Result<()> {
-        self.file.set_len(self.bytes)?;
-        self.write_waiting()
+        self.write_waiting(true)
     }
 
     /// One call of the operating system where all goes well, so that a crash tears one line at most.
-    fn write_waiting(&mut self) -> io::Result<()> {
-        self.file.write_all(&self.waiting)?;
+    fn write_waiting(&mut self, is_torn: bool) -> io::Result<()> {
+        let may_be_torn = is_torn || self.file.is_none();
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(OpenOptions::new().append(true).open(&self.path)?),
+        };
+        if may_be_torn {
+            file.set_len(self.bytes)?;
+        }
+        file.write_all(&self.waiting)?;
         self.bytes += self.waiting.len() as u64;
         self.waiting.clear();
         Ok(())

@@ -14,11 +14,11 @@ use tokio::sync::oneshot;
 use crate::Notice;
 use crate::dispatcher::Message;
 use crate::error::{
-    invalid_arn, invalid_token, no_such_execution, no_such_state_machine, stopping, task_timed_out,
-    too_long, validation,
+    invalid_arn, invalid_token, no_such_execution, no_such_state_machine, not_redrivable, stopping,
+    task_timed_out, too_long, validation,
 };
 use crate::page::{Page, last_key};
-use crate::record::{Record, StateMachine, Status, epoch_seconds};
+use crate::record::{Record, StateMachine, Status, epoch_seconds, redrive_status};
 use crate::service::{Registry, Service, Started};
 
 /// Of an input or an output, in bytes.
@@ -29,6 +29,8 @@ const ERROR_LENGTH_MAX: usize = 256;
 const CAUSE_LENGTH_MAX: usize = 32_768;
 /// Of a task token, in characters.
 const TOKEN_LENGTH_MAX: usize = 2048;
+/// Of a client token, in characters.
+const CLIENT_TOKEN_LENGTH_MAX: usize = 64;
 /// Of a name, in characters.
 const NAME_LENGTH_MAX: usize = 80;
 /// Diagnostics that a validation gives at most.
@@ -56,6 +58,7 @@ impl Service {
             "DescribeExecution" => self.describe_execution(&parse(input)?),
             "ListExecutions" => self.list_executions(&parse(input)?),
             "StopExecution" => self.stop_execution(parse(input)?).await,
+            "RedriveExecution" => self.redrive_execution(parse(input)?).await,
             "GetExecutionHistory" => self.get_execution_history(&parse(input)?),
             "DescribeStateMachine" => self.describe_state_machine(&parse(input)?),
             "DescribeStateMachineForExecution" => {
@@ -116,9 +119,11 @@ impl Service {
         let included = !input.included_data.is_metadata_only();
         let mut answer = record.summary();
         let mut put = |field: &str, value: Value| answer.insert(field.to_owned(), value);
-        put("redriveCount", 0.into());
-        put("redriveStatus", "NOT_REDRIVABLE".into());
-        put("redriveStatusReason", "archweld's local cloud does not redrive executions".into());
+        let not_redrivable = record.not_redrivable(self.host.now());
+        put("redriveStatus", redrive_status(not_redrivable).into());
+        if let Some(reason) = not_redrivable {
+            put("redriveStatusReason", reason.into());
+        }
         let details = json!({ "included": included });
         put("inputDetails", details.clone());
         if included {
@@ -144,6 +149,13 @@ impl Service {
         let Some(state_machine_arn) = &input.state_machine_arn else {
             return Err(validation("stateMachineArn: expected an ARN; Map Runs are not served"));
         };
+        // AWS has both for the children of a Map Run only.
+        if input.redrive_filter.is_some() {
+            return Err(validation("redriveFilter: expected none beside stateMachineArn"));
+        }
+        if input.status_filter == Some(Status::PendingRedrive) {
+            return Err(validation("statusFilter: expected another beside stateMachineArn"));
+        }
         let registry = self.registry();
         let state_machine = registry.state_machine(state_machine_arn)?;
         let before = last_key(input.next_token.as_deref())?.unwrap_or(u64::MAX);
@@ -163,7 +175,7 @@ impl Service {
         check_error_and_cause(error.as_deref(), cause.as_deref())?;
         let dispatcher = {
             let registry = self.registry();
-            registry.described_execution(&execution_arn)?.dispatcher.clone()
+            registry.described_execution(&execution_arn)?.running().cloned()
         };
         if let Some(dispatcher) = dispatcher {
             let (stopped, has_stopped) = oneshot::channel();
@@ -177,6 +189,45 @@ impl Service {
         let record = registry.described_execution(&execution_arn)?;
         let end = record.end.as_ref().ok_or_else(stopping)?;
         Ok(json!({ "stopDate": epoch_seconds(end.at) }))
+    }
+
+    /// Goes on with an execution that ended without success. It has its place among those that are
+    /// kept, so `ExecutionLimitExceeded` is never an answer.
+    async fn redrive_execution(&self, input: RedriveExecution) -> Result<Value, ApiError> {
+        let RedriveExecution { execution_arn, client_token } = input;
+        if client_token.as_deref().is_some_and(|token| !is_client_token(token)) {
+            return Err(validation(format!(
+                "1 validation error detected: Value at 'clientToken' failed to satisfy constraint: \
+                 Member must have 1 to {CLIENT_TOKEN_LENGTH_MAX} printable ASCII characters"
+            )));
+        }
+        let redriven_at = loop {
+            let dispatcher = {
+                let registry = self.registry();
+                let record = registry.described_execution(&execution_arn)?;
+                let now = self.host.now();
+                // A repeated request gets its answer whatever became of the execution since.
+                let same = client_token.as_deref().and_then(|token| record.redriven_by(token, now));
+                if let Some(at) = same {
+                    break at;
+                }
+                if let Some(reason) = record.not_redrivable(now) {
+                    return Err(not_redrivable(&execution_arn, reason));
+                }
+                record.dispatcher.clone().ok_or_else(stopping)?
+            };
+            let (redriven, answer) = oneshot::channel();
+            let message = Message::Redrive { client_token: client_token.clone(), redriven };
+            // A dispatcher that is gone drops the message, and with it the sender of the answer.
+            let _ = dispatcher.send(message).await;
+            match answer.await {
+                Ok(Some(at)) => break at,
+                // Another request came first: what there is to say of it stands in the record.
+                Ok(None) => {}
+                Err(_) => return Err(stopping()),
+            }
+        };
+        Ok(json!({ "redriveDate": epoch_seconds(redriven_at) }))
     }
 
     fn get_execution_history(&self, input: &GetExecutionHistory) -> Result<Value, ApiError> {
@@ -271,7 +322,7 @@ impl Service {
             let registry = self.registry();
             let (number, task) = registry.tokens.get(token).ok_or_else(invalid_token)?;
             let record = registry.executions.get(number).ok_or_else(invalid_token)?;
-            (record.dispatcher.clone().ok_or_else(task_timed_out)?, *task)
+            (record.running().cloned().ok_or_else(task_timed_out)?, *task)
         };
         let (was_open, answer) = oneshot::channel();
         let message = Message::Token { task, input: input(task), was_open };
@@ -321,6 +372,11 @@ fn check_arn(arn: &str, resource_type: &str) -> Result<(), ApiError> {
         ["arn", ..] => Err(invalid_arn(arn)),
         _ => Err(invalid_arn(&format!("Invalid ARN prefix: {arn}"))),
     }
+}
+
+fn is_client_token(text: &str) -> bool {
+    (1..=CLIENT_TOKEN_LENGTH_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn check_error_and_cause(error: Option<&str>, cause: Option<&str>) -> Result<(), ApiError> {
@@ -447,6 +503,7 @@ impl IncludedData {
 struct ListExecutions {
     state_machine_arn: Option<String>,
     status_filter: Option<Status>,
+    redrive_filter: Option<String>,
     max_results: Option<u64>,
     next_token: Option<String>,
 }
@@ -457,6 +514,13 @@ struct StopExecution {
     execution_arn: String,
     error: Option<String>,
     cause: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RedriveExecution {
+    execution_arn: String,
+    client_token: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use archweld_local_api::{Event, Host};
 use archweld_states::{Definition, Effect, HistoryEvent, Outcome, Task, TaskId};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -14,6 +14,18 @@ use crate::dispatcher::Message;
 /// A status event leaves out data above this size.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html>
 const EVENT_DATA_BYTES_MAX: usize = 248 * 1024;
+
+/// What of an execution that ended without success may be redriven.
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html#redrive-eligibility>
+const REDRIVABLE_PERIOD: SignedDuration = SignedDuration::from_hours(14 * 24);
+const OPEN_TIME_MAX: SignedDuration = SignedDuration::from_hours(365 * 24);
+/// A history that is not shorter has no room for the redrive and another event.
+const REDRIVABLE_EVENTS_MAX: usize = 24_999;
+
+/// A request is the same again if it has one of so many client tokens that were used last, so recently.
+/// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_RedriveExecution.html>
+const CLIENT_TOKENS_MAX: usize = 10;
+const CLIENT_TOKEN_PERIOD: SignedDuration = SignedDuration::from_mins(15);
 
 /// A state machine as it was created.
 #[derive(Debug)]
@@ -57,7 +69,8 @@ pub(crate) struct Record {
     /// Every task token so far, closed ones included.
     pub(crate) tokens: Vec<(String, TaskId)>,
     pub(crate) end: Option<End>,
-    /// The dispatcher; none once the execution is over.
+    pub(crate) redrives: Vec<Redrive>,
+    /// The dispatcher; none once the execution is over for good.
     pub(crate) dispatcher: Option<mpsc::Sender<Message>>,
 }
 
@@ -68,6 +81,14 @@ pub(crate) struct End {
     pub(crate) output: Option<String>,
     pub(crate) error: Option<String>,
     pub(crate) cause: Option<String>,
+}
+
+/// That an execution was redriven.
+#[derive(Debug, Clone)]
+pub(crate) struct Redrive {
+    pub(crate) at: Timestamp,
+    /// By which the caller knows the request.
+    pub(crate) client_token: Option<String>,
 }
 
 impl End {
@@ -95,7 +116,9 @@ impl Record {
             }
             Effect::Finish(outcome) => {
                 self.end = Some(End::new(now, outcome.clone()));
-                self.dispatcher = None;
+                if matches!(outcome, Outcome::Succeeded { .. }) {
+                    self.dispatcher = None;
+                }
             }
             Effect::Schedule(_)
             | Effect::Cancel { .. }
@@ -103,6 +126,50 @@ impl Record {
             | Effect::ClearTimer { .. } => {}
         }
         None
+    }
+
+    /// The dispatcher, while the execution runs.
+    pub(crate) fn running(&self) -> Option<&mpsc::Sender<Message>> {
+        self.dispatcher.as_ref().filter(|_| self.end.is_none())
+    }
+
+    /// Takes account of a redrive.
+    pub(crate) fn redrive(&mut self, redrive: Redrive) {
+        self.end = None;
+        self.redrives.push(redrive);
+    }
+
+    /// When the same request redrove it, if one did.
+    pub(crate) fn redriven_by(&self, client_token: &str, now: Timestamp) -> Option<Timestamp> {
+        let recent = self
+            .redrives
+            .iter()
+            .rev()
+            .take(CLIENT_TOKENS_MAX)
+            .filter(|redrive| now.duration_since(redrive.at) <= CLIENT_TOKEN_PERIOD);
+        let mut same = recent.filter(|it| it.client_token.as_deref() == Some(client_token));
+        same.next().map(|redrive| redrive.at)
+    }
+
+    /// Why it cannot be redriven now, in the words of AWS; none where it can.
+    /// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html>
+    pub(crate) fn not_redrivable(&self, now: Timestamp) -> Option<&'static str> {
+        let end = match &self.end {
+            None => return Some("Execution is RUNNING and cannot be redriven"),
+            Some(end) if end.status == Status::Succeeded => {
+                return Some("Execution is SUCCEEDED and cannot be redriven");
+            }
+            Some(end) => end,
+        };
+        if self.history.len() >= REDRIVABLE_EVENTS_MAX {
+            Some("Execution history event limit exceeded")
+        } else if now.duration_since(self.started) > OPEN_TIME_MAX {
+            Some("Execution has exceeded the max execution time")
+        } else if now.duration_since(end.at) > REDRIVABLE_PERIOD {
+            Some("Execution redrivable period exceeded")
+        } else {
+            None
+        }
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -120,11 +187,17 @@ impl Record {
         if let Some(end) = &self.end {
             summary.insert("stopDate".to_owned(), epoch_seconds(end.at));
         }
+        summary.insert("redriveCount".to_owned(), self.redrives.len().into());
+        if let Some(redrive) = self.redrives.last() {
+            summary.insert("redriveDate".to_owned(), epoch_seconds(redrive.at));
+        }
         summary
     }
 
     /// The event that says that the status changed.
+    /// <https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html>
     pub(crate) fn status_event(&self, host: &Host) -> Event {
+        let not_redrivable = self.not_redrivable(host.now());
         let end = self.end.as_ref();
         let output = end.and_then(|end| end.output.as_deref());
         let error = end.and_then(|end| end.error.as_deref());
@@ -145,12 +218,22 @@ impl Record {
             "inputDetails": { "included": input.is_some() },
             "output": included,
             "outputDetails": output.map(|_| json!({ "included": included.is_some() })),
+            "stateMachineVersionArn": null,
+            "stateMachineAliasArn": null,
+            "redriveCount": self.redrives.len(),
+            "redriveDate": self.redrives.last().map(|redrive| redrive.at.as_millisecond()),
+            "redriveStatus": redrive_status(not_redrivable),
+            "redriveStatusReason": not_redrivable,
             "error": error,
             "cause": cause,
         });
         let resources = vec![self.arn.clone()];
         host.event("aws.states", "Step Functions Execution Status Change", resources, detail)
     }
+}
+
+pub(crate) fn redrive_status(not_redrivable: Option<&str>) -> &'static str {
+    not_redrivable.map_or("REDRIVABLE", |_| "NOT_REDRIVABLE")
 }
 
 /// A time as the AWS JSON protocol has it, to the millisecond.

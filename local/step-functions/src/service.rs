@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::dispatcher::Dispatcher;
 use crate::journal::{Folder, Head, Outstanding, ReadError, Replayed};
 use crate::operations::is_valid_name;
-use crate::record::{Record, StateMachine, Status};
+use crate::record::{Record, Redrive, StateMachine, Status};
 use crate::{CreateStateMachineError, Integrations, OpenError};
 
 /// Executions that are kept. A new one makes room by dropping the oldest that is over.
@@ -38,7 +38,7 @@ pub struct StateMachineSettings {
 /// What happens to executions.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
-    /// An execution started.
+    /// An execution started, or was redriven.
     Started {
         /// Its ARN.
         execution_arn: Arc<str>,
@@ -90,7 +90,7 @@ pub(crate) struct Registry {
     suspended: Vec<Suspended>,
 }
 
-/// An execution that an earlier service left unfinished.
+/// An execution of an earlier service that goes on, or may be redriven.
 struct Suspended {
     execution_arn: String,
     dispatcher: Dispatcher,
@@ -125,6 +125,7 @@ impl StepFunctions {
         let folder = Folder::open(state).map_err(failed)?;
         let numbers = folder.numbers().map_err(failed)?;
         let service = Self::new(host, integrations, events, Some(folder.clone()));
+        let now = service.service.host.now();
         let mut suspended = Vec::new();
         let mut known = Vec::new();
         let mut registry = service.service.registry();
@@ -132,16 +133,16 @@ impl StepFunctions {
             registry.next_number = number + 1;
             match folder.read(number, &mut known) {
                 Ok(Replayed { mut record, execution, journal, outstanding }) => {
-                    if journal.is_some() {
-                        let dispatcher = Dispatcher::new(
+                    if record.end.is_none() || record.not_redrivable(now).is_none() {
+                        let (dispatcher, sender) = Dispatcher::new(
                             service.service.clone(),
                             number,
                             &record.arn,
                             record.state_machine.clone(),
                             execution,
-                            journal,
+                            Some(journal),
                         );
-                        record.dispatcher = Some(dispatcher.sender());
+                        record.dispatcher = Some(sender);
                         suspended.push(Suspended {
                             execution_arn: record.arn.clone(),
                             dispatcher,
@@ -170,10 +171,11 @@ impl StepFunctions {
     pub fn resume(&self) -> Vec<String> {
         let suspended = std::mem::take(&mut self.service.registry().suspended);
         let resume = |Suspended { execution_arn, dispatcher, outstanding }| {
+            let is_running = dispatcher.is_running();
             self.service.tasks.spawn(dispatcher.resume(outstanding));
-            execution_arn
+            is_running.then_some(execution_arn)
         };
-        suspended.into_iter().map(resume).collect()
+        suspended.into_iter().filter_map(resume).collect()
     }
 
     fn new(
@@ -288,7 +290,7 @@ impl Service {
             })?),
             None => None,
         };
-        let dispatcher = Dispatcher::new(
+        let (dispatcher, sender) = Dispatcher::new(
             self.clone(),
             number,
             &record.arn,
@@ -296,7 +298,7 @@ impl Service {
             execution,
             journal,
         );
-        record.dispatcher = Some(dispatcher.sender());
+        record.dispatcher = Some(sender);
         let started = Started { event: record.status_event(&self.host), at: started, dispatcher };
         registry.insert(number, record);
         Ok(started)
@@ -321,6 +323,14 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    /// Keeps that an execution is redriven; gives the event of that. None where it was forgotten.
+    pub(crate) fn redrive(&self, number: u64, redrive: Redrive) -> Option<Event> {
+        let mut registry = self.registry();
+        let record = registry.executions.get_mut(&number)?;
+        record.redrive(redrive);
+        Some(record.status_event(&self.host))
     }
 
     /// Keeps what effects say of an execution. If it is over now, gives the event of that.

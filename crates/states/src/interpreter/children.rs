@@ -90,7 +90,9 @@ impl Execution {
         let input = match input {
             Ok(input) => input,
             Err(failure) => {
+                // The state itself failed: with its children there is no going on.
                 self.abort_children(thread);
+                thread.activity = Activity::Ready;
                 return Err(failure);
             }
         };
@@ -154,12 +156,9 @@ impl Execution {
         self.leave(thread, state, Given::Result(&result), transition)
     }
 
-    pub(super) fn child_failed(&mut self, thread: &mut Thread, index: usize, child: &Thread) {
+    pub(super) fn child_failed(&mut self, thread: &mut Thread, index: usize, child: Thread) {
         let definition = Arc::clone(&self.definition);
         let state = definition.state(thread.state);
-        if let Activity::Children(children) = &mut thread.activity {
-            children.running.remove(&index);
-        }
         // What comes next follows from the end of the child, not from the iteration's failure.
         thread.last_event = child.last_event;
         thread.decision_event = child.last_event;
@@ -167,16 +166,19 @@ impl Execution {
             let details = history::iteration("mapIterationFailedEventDetails", &state.name, index);
             self.record(child.last_event, "MapIterationFailed", details);
         }
+        if let Activity::Children(children) = &mut thread.activity {
+            children.running.remove(&index);
+            children.stopped.insert(index, child);
+        }
         self.abort_children(thread);
     }
 
     /// Stops whatever runs below a thread.
     fn abort_children(&mut self, thread: &mut Thread) {
-        let activity = std::mem::replace(&mut thread.activity, Activity::Ready);
-        let Activity::Children(children) = activity else { return };
+        let Activity::Children(children) = &mut thread.activity else { return };
         let definition = Arc::clone(&self.definition);
         let state = definition.state(thread.state);
-        for (index, child) in children.running {
+        for (index, child) in std::mem::take(&mut children.running) {
             let Some(mut child) = self.threads.remove(&child) else { continue };
             self.abort(&mut child);
             if matches!(state.kind, StateKind::Map(_)) {
@@ -184,12 +186,13 @@ impl Execution {
                     history::iteration("mapIterationAbortedEventDetails", &state.name, index);
                 self.record(child.last_event, "MapIterationAborted", details);
             }
+            children.stopped.insert(index, child);
         }
     }
 
     fn abort(&mut self, thread: &mut Thread) {
         match &thread.activity {
-            // Its last state was left, and no event tells of the next one.
+            // No event tells of its state.
             Activity::Between => return,
             Activity::Ready => {}
             Activity::Task(_) => {

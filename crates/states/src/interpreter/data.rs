@@ -334,15 +334,19 @@ impl Execution {
         if state.kind.handlers().is_some() {
             current["RetryCount"] = Value::from(thread.retry_count);
         }
+        let mut execution = json!({
+            "Id": self.start.execution_arn,
+            "Input": self.input.value,
+            "Name": self.start.execution_name,
+            "RoleArn": self.start.role_arn,
+            "StartTime": timestamp::format(self.started_at),
+            "RedriveCount": self.redrive_count,
+        });
+        if let Some(redriven_at) = self.redriven_at {
+            execution["RedriveTime"] = Value::from(timestamp::format(redriven_at));
+        }
         let mut context = json!({
-            "Execution": {
-                "Id": self.start.execution_arn,
-                "Input": self.input.value,
-                "Name": self.start.execution_name,
-                "RoleArn": self.start.role_arn,
-                "StartTime": timestamp::format(self.started_at),
-                "RedriveCount": 0,
-            },
+            "Execution": execution,
             "StateMachine": {
                 "Id": self.start.state_machine_arn,
                 "Name": self.start.state_machine_name,

@@ -32,6 +32,11 @@ impl History {
         self.last_id >= EVENTS_MAX - 1
     }
 
+    /// The id of the event before the next one.
+    pub(super) fn last_id(&self) -> u64 {
+        self.last_id
+    }
+
     /// The id of the next event, and the event, where there is room for it.
     pub(super) fn next(
         &mut self,
@@ -145,6 +150,10 @@ pub(super) fn execution_succeeded(output: &Payload) -> Option<Details> {
 
 pub(super) fn execution_timed_out() -> Option<Details> {
     details("executionTimedOutEventDetails", [])
+}
+
+pub(super) fn execution_redriven(count: u32) -> Option<Details> {
+    details("executionRedrivenEventDetails", [("redriveCount", Some(Value::from(count)))])
 }
 
 /// Details that are an error and a cause.

@@ -23,7 +23,9 @@ pub(super) struct Thread {
     pub(super) id: ThreadId,
     /// The thread whose state runs this one, and which of its branches or iterations it is.
     pub(super) parent: Option<(ThreadId, usize)>,
+    /// The state that it is in, or enters next.
     pub(super) state: StateId,
+    /// The input of that state.
     pub(super) input: Arc<Payload>,
     pub(super) entered_at: Timestamp,
     pub(super) entered_event: u64,
@@ -45,10 +47,10 @@ pub(super) struct Thread {
 /// What a thread does in its state.
 #[derive(Debug, Default)]
 pub(super) enum Activity {
-    /// It has left a state, or none was entered yet.
-    #[default]
+    /// Its state is not entered yet.
     Between,
-    /// It has entered its state.
+    /// It has entered its state, and nothing is under way there.
+    #[default]
     Ready,
     Task(RunningTask),
     Wait(TimerId),
@@ -72,6 +74,9 @@ pub(super) struct RunningTask {
 #[derive(Debug)]
 pub(super) struct Children {
     pub(super) running: BTreeMap<usize, ThreadId>,
+    /// The one that failed and those that were stopped for it, as they were then: a redrive goes on
+    /// with them, and whatever else becomes of the state forgets them.
+    pub(super) stopped: BTreeMap<usize, Thread>,
     pub(super) results: Vec<Option<Arc<Payload>>>,
     /// Elements whose iteration has not started.
     pub(super) waiting: vec::IntoIter<Value>,
@@ -81,7 +86,12 @@ impl Children {
     pub(super) fn new(count: usize) -> Self {
         let mut results = Vec::new();
         results.resize_with(count, || None);
-        Self { running: BTreeMap::new(), results, waiting: Vec::new().into_iter() }
+        Self {
+            running: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            results,
+            waiting: Vec::new().into_iter(),
+        }
     }
 }
 
@@ -125,16 +135,8 @@ impl Thread {
         }
     }
 
-    /// Has entered a state: its event is the last one.
-    pub(super) fn enter(
-        &mut self,
-        state: StateId,
-        input: Arc<Payload>,
-        now: Timestamp,
-        retriers: usize,
-    ) {
-        self.state = state;
-        self.input = input;
+    /// Has entered its state: that event is the last one.
+    pub(super) fn enter(&mut self, now: Timestamp, retriers: usize) {
         self.entered_at = now;
         self.entered_event = self.last_event;
         self.attempts = vec![0; retriers];

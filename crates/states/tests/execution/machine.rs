@@ -110,6 +110,12 @@ impl Machine {
         self.step(Input::TaskFailed { task, error: error.to_owned(), cause: "because".to_owned() })
     }
 
+    /// Redrives the execution, which has ended.
+    pub(crate) fn redrive(&mut self) {
+        assert!(self.outcome.take().is_some() && self.execution.is_redrivable());
+        self.step(Input::Redrive);
+    }
+
     /// Lets the next timer run out; returns how long that takes.
     pub(crate) fn fire(&mut self) -> SignedDuration {
         let (timer, at) =

@@ -6,5 +6,6 @@ mod data;
 mod errors;
 mod machine;
 mod random;
+mod redrive;
 mod side_by_side;
 mod tasks;

@@ -70,13 +70,14 @@ async fn unknown_executions_and_operations_are_told() {
         "DescribeExecution",
         "GetExecutionHistory",
         "StopExecution",
+        "RedriveExecution",
         "DescribeStateMachineForExecution",
     ] {
         let (code, message) = world.err(operation, missing.clone()).await;
         assert_eq!(code, "ExecutionDoesNotExist");
         assert_eq!(message, format!("Execution Does Not Exist: '{EXECUTION}:n'"));
     }
-    let (code, _) = world.err("RedriveExecution", missing).await;
+    let (code, _) = world.err("ListMapRuns", missing).await;
     assert_eq!(code, "UnknownOperationException");
     let (code, message) = world.err("DescribeExecution", json!({})).await;
     assert_eq!(code, "ValidationException");
@@ -118,6 +119,9 @@ async fn executions_are_listed_newest_first_by_status_and_page() {
     for wrong in [
         json!({ "maxResults": 1001 }),
         json!({ "statusFilter": "GONE" }),
+        // AWS takes these two for the children of a Map Run only.
+        json!({ "statusFilter": "PENDING_REDRIVE" }),
+        json!({ "redriveFilter": "REDRIVEN" }),
         json!({ "maxResults": -1 }),
     ] {
         let mut input = json!({ "stateMachineArn": MACHINE });
@@ -174,7 +178,7 @@ async fn an_execution_is_described_with_or_without_data() {
             "input": "{\"a\":1}", "inputDetails": { "included": true },
             "output": "2", "outputDetails": { "included": true },
             "redriveCount": 0, "redriveStatus": "NOT_REDRIVABLE",
-            "redriveStatusReason": "archweld's local cloud does not redrive executions",
+            "redriveStatusReason": "Execution is SUCCEEDED and cannot be redriven",
         })
     );
     assert_eq!((execution["stopDate"].as_f64().unwrap() * 10.0).round(), 15.0);
@@ -203,6 +207,9 @@ async fn a_start_and_an_end_are_events_on_the_bus() {
         "executionArn": arn, "stateMachineArn": MACHINE, "name": "n", "status": "RUNNING",
         "startDate": 0, "stopDate": null, "input": "{\"a\":1}",
         "inputDetails": { "included": true }, "output": null, "outputDetails": null,
+        "stateMachineVersionArn": null, "stateMachineAliasArn": null,
+        "redriveCount": 0, "redriveDate": null, "redriveStatus": "NOT_REDRIVABLE",
+        "redriveStatusReason": "Execution is RUNNING and cannot be redriven",
         "error": null, "cause": null,
     });
     assert_eq!(events[0].detail, running);
@@ -212,6 +219,7 @@ async fn a_start_and_an_end_are_events_on_the_bus() {
     assert_eq!(events[1].detail["stopDate"].as_f64(), Some(stopped));
     succeeded["stopDate"] = events[1].detail["stopDate"].clone();
     succeeded["output"] = "2".into();
+    succeeded["redriveStatusReason"] = "Execution is SUCCEEDED and cannot be redriven".into();
     succeeded["outputDetails"] = json!({ "included": true });
     assert_eq!(events[1].detail, succeeded);
 }

@@ -3,5 +3,6 @@
 
 mod executions;
 mod journal;
+mod redrive;
 mod support;
 mod tasks;

@@ -212,6 +212,24 @@ impl World {
         self.end(&arn).await
     }
 
+    pub(crate) async fn describe(&self, arn: &str) -> Value {
+        self.ok("DescribeExecution", json!({ "executionArn": arn })).await
+    }
+
+    pub(crate) async fn stop(&self, arn: &str) {
+        self.ok("StopExecution", json!({ "executionArn": arn })).await;
+    }
+
+    /// Redrives an execution; gives the date.
+    pub(crate) async fn redrive(&self, arn: &str) -> Value {
+        self.ok("RedriveExecution", json!({ "executionArn": arn })).await["redriveDate"].clone()
+    }
+
+    pub(crate) async fn send(&self, token: &str, output: &str) {
+        let input = json!({ "taskToken": token, "output": output });
+        self.ok("SendTaskSuccess", input).await;
+    }
+
     /// Waits, in virtual time, for the token that `hold` is given in its `n`th call, from 1.
     pub(crate) async fn token(&self, n: usize) -> String {
         for _ in 0..100_000 {
