@@ -80,6 +80,15 @@ class Executions(unittest.TestCase):
         described = describe(arn)
         self.assertEqual((described["status"], described["cause"]), ("ABORTED", "by hand"))
 
+    def test_a_stopped_execution_is_redriven(self):
+        arn = start("redriven", GOES_ON)
+        of_execution = ("--execution-arn", arn)
+        aws("stepfunctions", "stop-execution", *of_execution)
+        redriven = aws("stepfunctions", "redrive-execution", *of_execution)
+        described = describe(arn)
+        self.assertEqual((described["status"], described["redriveDate"]), ("RUNNING", redriven["redriveDate"]))
+        aws("stepfunctions", "stop-execution", *of_execution)
+
     def test_executions_are_listed_in_pages(self):
         listed = ("stepfunctions", "list-executions", *MACHINE, "--status-filter", "SUCCEEDED")
         whole = aws(*listed)["executions"]
@@ -166,6 +175,7 @@ class Refusals(unittest.TestCase):
             ("InvalidArn", *start_execution, "--state-machine-arn", "machine"),
             ("InvalidName", *start_execution, *MACHINE, "--name", "a name"),
             ("InvalidExecutionInput", *start_execution, *MACHINE, "--input", "{"),
+            ("ExecutionNotRedrivable", "stepfunctions", "redrive-execution", "--execution-arn", execution("published")),
             ("ExecutionAlreadyExists", *start_execution, *MACHINE, "--name", "published"),
             ("InvalidToken", "stepfunctions", "send-task-success", "--task-token", "absent", "--task-output", "{}"),
             ("ResourceNotFoundException", "codebuild", "start-build", "--project-name", "absent"),

@@ -140,6 +140,27 @@ class Executions(unittest.TestCase):
             "the build is stopped",
         )
 
+    def test_a_stopped_execution_is_redriven_once_a_client_token(self):
+        arn = start("redriven", GOES_ON)
+        with self.assertRaises(states.exceptions.ExecutionNotRedrivable):
+            states.redrive_execution(executionArn=arn)
+        states.stop_execution(executionArn=arn)
+        described = states.describe_execution(executionArn=arn)
+        self.assertEqual((described["redriveStatus"], described["redriveCount"]), ("REDRIVABLE", 0))
+        for _ in range(2):
+            redriven = states.redrive_execution(executionArn=arn, clientToken="once")
+        described = states.describe_execution(executionArn=arn)
+        self.assertEqual((described["status"], described["redriveCount"]), ("RUNNING", 1))
+        self.assertEqual(described["redriveDate"], redriven["redriveDate"])
+        self.assertEqual(described["redriveStatusReason"], "Execution is RUNNING and cannot be redriven")
+        self.assertNotIn("stopDate", described)
+        (listed,) = states.list_executions(stateMachineArn=STATE_MACHINE, statusFilter="RUNNING")["executions"]
+        self.assertEqual((listed["redriveCount"], listed["redriveDate"]), (1, redriven["redriveDate"]))
+        history = states.get_execution_history(executionArn=arn)["events"]
+        (redrive,) = [event for event in history if event["type"] == "ExecutionRedriven"]
+        self.assertEqual(redrive["executionRedrivenEventDetails"], {"redriveCount": 1})
+        states.stop_execution(executionArn=arn)
+
     def test_a_history_is_read_in_both_directions_and_in_pages(self):
         history = {"executionArn": execution("published")}
         whole = states.get_execution_history(**history)["events"]

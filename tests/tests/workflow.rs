@@ -1,10 +1,15 @@
 //! The workflow, over both doors: each behaviour is written once.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first thing that is wrong")]
 
+use std::time::Duration;
+
 use archweld_model::{Index, variable};
 use archweld_tests::{Behaviour, CONFIG, Door, World, over_both_doors, template};
-use aws_sdk_codebuild::types::{EnvironmentVariable, StatusType};
-use aws_sdk_sfn::types::{ExecutionStatus, HistoryEventType};
+use aws_sdk_codebuild::types::{Build, EnvironmentVariable, StatusType};
+use aws_sdk_sfn::{
+    operation::send_task_failure::SendTaskFailureError,
+    types::{ExecutionRedriveStatus, ExecutionStatus, HistoryEventType},
+};
 use serde_json::{Value, json};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -238,14 +243,139 @@ async fn a_console_start_needs_no_input(door: Door) {
 
 /// The statuses of all builds, in alphabetical order.
 async fn statuses(world: &World) -> Vec<String> {
-    let ids = world.codebuild.list_builds().send().await.unwrap().ids.unwrap();
-    let builds = world.codebuild.batch_get_builds().set_ids(Some(ids)).send().await.unwrap();
-    let status = |build: &aws_sdk_codebuild::types::Build| {
-        build.build_status().map(StatusType::as_str).unwrap().to_owned()
-    };
-    let mut statuses: Vec<String> = builds.builds().iter().map(status).collect();
+    let mut statuses: Vec<String> = builds(world).await.iter().map(status).collect();
     statuses.sort();
     statuses
+}
+
+fn status(build: &Build) -> String {
+    build.build_status().map(StatusType::as_str).unwrap().to_owned()
+}
+
+/// All builds, the newest first.
+async fn builds(world: &World) -> Vec<Build> {
+    let ids = world.codebuild.list_builds().send().await.unwrap().ids.unwrap();
+    let builds = world.codebuild.batch_get_builds().set_ids(Some(ids)).send().await.unwrap();
+    builds.builds.unwrap_or_default()
+}
+
+fn task_token(build: &Build) -> String {
+    let variables = build.environment().unwrap().environment_variables();
+    let token = variables.iter().find(|variable| variable.name() == variable::TASK_TOKEN);
+    token.unwrap().value().to_owned()
+}
+
+async fn redrive(world: &World, execution: &str) {
+    world.sfn.redrive_execution().execution_arn(execution).send().await.unwrap();
+}
+
+async fn stop(world: &World, execution: &str) {
+    world.sfn.stop_execution().execution_arn(execution).send().await.unwrap();
+}
+
+/// Asserts that nothing is waiting for what a build would send.
+async fn assert_nobody_waits_for(build: &Build, world: &World) {
+    let late = world.sfn.send_task_failure().task_token(task_token(build)).error("Build.Failed");
+    let error = late.send().await.unwrap_err().into_service_error();
+    assert!(matches!(error, SendTaskFailureError::TaskTimedOut(_)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_run_that_is_redriven_builds_what_was_missing_and_publishes() {
+    let world = World::open(Door::InProcess).await;
+    world.builds.behave("linux/arm64", Behaviour::Hang);
+    let execution = world.start("r1", json!({"commit": COMMIT})).await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(statuses(&world).await, ["IN_PROGRESS", "SUCCEEDED"]);
+    stop(&world, &execution).await;
+    assert_eq!(world.ended(&execution).await.status, ExecutionStatus::Aborted);
+    // At once: the event of the stop comes to `reconcile` when the run goes on already.
+    world.builds.behave("linux/arm64", Behaviour::Push);
+    redrive(&world, &execution).await;
+    let ended = world.ended(&execution).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+
+    let mut started = world.builds.started();
+    started.sort();
+    assert_eq!(started, ["linux/amd64", "linux/arm64", "linux/arm64", "manifest"]);
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(statuses(&world).await, ["STOPPED", "SUCCEEDED", "SUCCEEDED", "SUCCEEDED"]);
+    assert_eq!(world.tags(), ["0123456", "latest", "r1", "r1-amd64", "r1-arm64v8"]);
+    let run = world.tagged("r1").await.unwrap();
+    assert_eq!(world.tagged("latest").await.unwrap().digest, run.digest);
+    let index = Index::parse(std::str::from_utf8(&run.bytes).unwrap()).unwrap();
+    for (image, tag) in index.images().unwrap().iter().zip(["r1-amd64", "r1-arm64v8"]) {
+        assert_eq!(image.digest, world.tagged(tag).await.unwrap().digest);
+    }
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn builds_of_an_earlier_attempt_do_a_redriven_run_no_harm() {
+    let template = std::fs::read_to_string(template()).unwrap();
+    let ended = "anything-but: RUNNING";
+    assert!(template.contains(ended));
+    // Nobody hears of the stop, so that the builds go on.
+    let world = World::with(Door::InProcess, CONFIG, &template.replace(ended, "NEVER")).await;
+    world.builds.behave("linux/amd64", Behaviour::Hang);
+    world.builds.behave("linux/arm64", Behaviour::Hang);
+    let execution = world.start("r1", json!({})).await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    stop(&world, &execution).await;
+    redrive(&world, &execution).await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    let all = builds(&world).await;
+    let (now, before) = all.split_at(2);
+    assert_eq!(all.len(), 4);
+    for build in before {
+        assert!(!now.iter().any(|new| task_token(new) == task_token(build)));
+        assert_nobody_waits_for(build, &world).await;
+    }
+    // One of the older builds ends. Events and passes of `reconcile` tell of it, to nobody.
+    world.codebuild.stop_build().id(before[0].id().unwrap()).send().await.unwrap();
+    tokio::time::sleep(Duration::from_mins(15)).await;
+    let describe = world.sfn.describe_execution().execution_arn(&execution).send();
+    let described = describe.await.unwrap();
+    assert_eq!(described.status, ExecutionStatus::Running, "{described:?}");
+    assert_eq!(statuses(&world).await, ["IN_PROGRESS", "IN_PROGRESS", "IN_PROGRESS", "STOPPED"]);
+
+    // A second redrive, an hour later, when passes have stopped what was left.
+    stop(&world, &execution).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(statuses(&world).await, ["STOPPED"; 4]);
+    for platform in ["linux/amd64", "linux/arm64"] {
+        world.builds.behave(platform, Behaviour::Push);
+    }
+    redrive(&world, &execution).await;
+    let ended = world.ended(&execution).await;
+    assert_eq!(ended.status, ExecutionStatus::Succeeded, "{ended:?}");
+    assert_eq!(world.builds.started().len(), 2 + 2 + 3);
+    assert_eq!(world.tags(), ["latest", "r1", "r1-amd64", "r1-arm64v8"]);
+    world.cloud.shutdown().await;
+}
+
+/// It ended in its Fail state, and a Fail state is all that a redrive runs again.
+#[tokio::test(start_paused = true)]
+async fn a_failed_run_that_is_redriven_fails_again_and_builds_nothing() {
+    let world = World::open(Door::InProcess).await;
+    world.builds.behave("linux/arm64", Behaviour::Fail("exit status 2".to_owned()));
+    let execution = world.start("r1", json!({})).await;
+    let failed = world.ended(&execution).await;
+    assert_eq!(failed.error, "Build.Failed");
+    let describe = || world.sfn.describe_execution().execution_arn(&execution).send();
+    let redrivable = Some(ExecutionRedriveStatus::Redrivable);
+    assert_eq!(describe().await.unwrap().redrive_status, redrivable);
+    world.builds.behave("linux/arm64", Behaviour::Push);
+    redrive(&world, &execution).await;
+    let again = world.ended(&execution).await;
+    assert_eq!((again.error, again.cause), (failed.error, failed.cause));
+    assert_eq!(describe().await.unwrap().redrive_count, Some(1));
+    assert_eq!(world.builds.started().len(), 2);
+    // The same input, started again, publishes.
+    let input = describe().await.unwrap().input.unwrap();
+    let rerun = world.run("r2", serde_json::from_str(&input).unwrap()).await;
+    assert_eq!(rerun.status, ExecutionStatus::Succeeded, "{rerun:?}");
+    world.cloud.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
