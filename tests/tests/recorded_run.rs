@@ -391,10 +391,10 @@ async fn a_run_of_two_platforms_makes_no_call_too_many() {
         ("publish", "ecr:ListImages", 2),
         // The marker and the tag.
         ("publish", "ecr:PutImage", 2),
-        // At the run's end, and in a pass that finds it before any build.
-        ("reconcile", "codebuild:BatchGetBuilds", 3),
-        ("reconcile", "codebuild:ListBuildsForProject", 6),
-        ("reconcile", "ecr:ListImages", 1),
+        // In a pass that finds the run before any build.
+        ("reconcile", "codebuild:ListBuildsForProject", 3),
+        // In that pass, and at the run's end.
+        ("reconcile", "ecr:ListImages", 2),
         ("reconcile", "states:ListExecutions", 1),
         ("start-build", "codebuild:StartBuild", 3),
     ];

@@ -23,6 +23,9 @@ pub(crate) struct Execution {
     pub(crate) start_date: f64,
     /// In seconds since 1970.
     pub(crate) stop_date: Option<f64>,
+    /// How often somebody had it go on after its end.
+    #[serde(default)]
+    pub(crate) redrive_count: u64,
     pub(crate) input: Option<String>,
     pub(crate) output: Option<String>,
     pub(crate) error: Option<String>,

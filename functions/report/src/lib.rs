@@ -244,7 +244,7 @@ fn measure(
     clients: &Clients,
 ) {
     let Told::Change(status) = notice.told else { return };
-    let key = format!("{} {}", notice.execution, status.as_str());
+    let key = format!("{} {} {}", notice.execution, execution.redrive_count, status.as_str());
     let Some(stop) = execution.stop_date else { return };
     if !notice.told.is_measured() || clients.remembers(&key) {
         return;
@@ -286,6 +286,7 @@ fn story_of(
         commit: input.commit,
         trigger: input.trigger,
         state: RunState::Started,
+        redrives: execution.redrive_count,
         error: None,
         cause: None,
         published: None,
@@ -306,6 +307,7 @@ fn story_of(
 /// What the execution itself says of its end, if it is over.
 fn tell_of_end(story: &mut Story, execution: &Execution) {
     story.state = execution.status.state();
+    story.redrives = execution.redrive_count;
     story.error.clone_from(&execution.error);
     story.cause.clone_from(&execution.cause);
     if execution.status == Status::TimedOut && story.error.is_none() {
@@ -366,7 +368,7 @@ async fn tell_each(
 /// Tells one receiver, unless it knows. Answers whether it was told.
 async fn tell(receiver: &Receiver, story: &Story, clients: &Clients) -> Result<bool, Error> {
     let kind = kind(receiver);
-    let key = format!("{} {:?} {receiver:?}", story.execution, story.state);
+    let key = format!("{} {} {:?} {receiver:?}", story.execution, story.redrives, story.state);
     if clients.remembers(&key) {
         return Ok(false);
     }

@@ -167,7 +167,7 @@ pub(crate) fn webhook(url: &str, secret: &Secret, story: &Story, now: u64) -> Po
 
 /// The same for the same news, however often it is sent.
 fn delivery_id(url: &str, story: &Story) -> String {
-    let key = json!([url, story.execution, story.state.as_str()]).to_string();
+    let key = json!([url, story.execution, story.redrives, story.state.as_str()]).to_string();
     format!("msg_{}", hex::encode(&Sha256::digest(key)[..16]))
 }
 

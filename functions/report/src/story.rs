@@ -20,6 +20,8 @@ pub(crate) struct Story {
     pub(crate) commit: Option<Commit>,
     pub(crate) trigger: Option<Trigger>,
     pub(crate) state: RunState,
+    /// How often somebody had it go on after its end: each time it may come to stand so once more.
+    pub(crate) redrives: u64,
     pub(crate) error: Option<String>,
     pub(crate) cause: Option<String>,
     pub(crate) published: Option<Box<Published>>,

@@ -55,6 +55,8 @@ pub(crate) struct Execution {
     pub(crate) number: u32,
     pub(crate) name: String,
     pub(crate) began: Timestamp,
+    /// When it last went on after its end.
+    redriven: Option<Timestamp>,
     pub(crate) ended: Option<Ended>,
     pub(crate) input: Value,
 }
@@ -161,6 +163,13 @@ impl Model {
         of_it.map(|execution| execution.number).collect()
     }
 
+    /// The executions that ended without success.
+    pub(crate) fn unsuccessful(&self) -> impl Iterator<Item = &String> {
+        let is_unsuccessful =
+            |it: &Execution| it.ended.as_ref().is_some_and(|ended| ended.status != "SUCCEEDED");
+        self.executions.iter().filter(move |(_, it)| is_unsuccessful(it)).map(|(arn, _)| arn)
+    }
+
     /// The runs of a name.
     pub(crate) fn runs_named(&self, name: &str) -> Runs {
         let named = self.executions.values().filter(|it| it.name == name);
@@ -180,11 +189,15 @@ impl Model {
         let text = |field: &str| detail[field].as_str().unwrap_or_default();
         let arn = text("executionArn");
         if text("status") == "RUNNING" {
+            if self.executions.contains_key(arn) {
+                self.execution_redriven(arn, now);
+                return Ok(());
+            }
             return self.execution_began(arn, text("name"), text("input"), now);
         }
         let output = serde_json::from_str(detail["output"].as_str().unwrap_or("null"));
         let Some(execution) = self.executions.get_mut(arn) else { return Ok(()) };
-        let took = now.duration_since(execution.began);
+        let took = now.duration_since(execution.redriven.unwrap_or(execution.began));
         execution.ended = Some(Ended {
             at: now,
             status: text("status").to_owned(),
@@ -208,7 +221,14 @@ impl Model {
         let image = input["image"].as_str().unwrap_or_default().to_owned();
         let is_own = trigger["kind"].is_string() && !id.is_empty();
         let is_forged = input["commit"].as_str().is_some_and(|it| self.forged.contains(it));
-        let execution = Execution { number, name: name.to_owned(), began: now, ended: None, input };
+        let execution = Execution {
+            number,
+            name: name.to_owned(),
+            began: now,
+            redriven: None,
+            ended: None,
+            input,
+        };
         self.executions.insert(arn.to_owned(), execution);
         self.look_for_secrets(|| "an execution's name".to_owned(), name)?;
         if is_forged {
@@ -219,6 +239,16 @@ impl Model {
             return Err((8, format!("delivery {id} started {first} and {name}")));
         }
         Ok(())
+    }
+
+    /// What ended goes on: whoever has it go on wants what failed to be built again.
+    fn execution_redriven(&mut self, arn: &str, now: Timestamp) {
+        if let Some(execution) = self.executions.get_mut(arn) {
+            execution.redriven = Some(now);
+            execution.ended = None;
+        }
+        self.failed.retain(|(of, _)| of != arn);
+        self.infrastructure.retain(|(of, _), _| of != arn);
     }
 
     /// `CodeBuild Build State Change`.

@@ -89,7 +89,7 @@ faults! {
     /// CodeBuild refuses a build: the account has too many in its queue.
     BuildLimit = "build-limit", 0.01, 0.05;
     /// Others take the account's machines, so that builds are stuck in the queue.
-    BuildQueued = "build-queued", 0.005, 0.02;
+    BuildQueued = "build-queued", 0.005, 0.05;
     /// CodeBuild cannot provide a machine.
     BuildFault = "build-fault", 0.01, 0.05;
     /// A build's container is out of memory.
@@ -104,14 +104,16 @@ faults! {
     StopRaces = "stop-races", 0.10, 0.50;
     /// Somebody stops an execution.
     ExecutionStopped = "execution-stopped", 0.02, 0.08;
+    /// Somebody has an execution go on that was stopped, or fail again that failed.
+    ExecutionRedriven = "execution-redriven", 0.02, 0.10;
     /// Somebody starts a run again, with the same input.
     Rerun = "rerun", 0.02, 0.08;
     /// A schedule fires twice for one time.
-    ScheduleDoubled = "schedule-doubled", 0.10, 0.40;
+    ScheduleDoubled = "schedule-doubled", 0.10, 0.60;
     /// Several pushes come within seconds.
     Burst = "burst", 0.10, 0.30;
     /// The clocks of CodeBuild and of whoever pushes differ from the others by up to 20 seconds.
-    ClockSkew = "clock-skew", 0.10, 0.30;
+    ClockSkew = "clock-skew", 0.10, 0.50;
 }
 
 /// How many kinds there are.

@@ -207,7 +207,7 @@ impl Network {
                 }
             }
             "PutImage" => self.fall_behind("ListImages", execution, inner).await,
-            "StartExecution" | "StopExecution" | "SendTaskSuccess" | "SendTaskFailure" => {
+            "StartExecution" | "StopExecution" | "RedriveExecution" | "SendTaskSuccess" | "SendTaskFailure" => {
                 self.fall_behind("ListExecutions", execution, inner).await;
             }
             _ => {}
@@ -350,7 +350,7 @@ impl Network {
 }
 
 fn operation(request: &HttpRequest) -> Option<&'static str> {
-    const KNOWN: [&str; 21] = [
+    const KNOWN: [&str; 22] = [
         "BatchGetBuilds",
         "BatchGetImage",
         "DescribeExecution",
@@ -364,6 +364,7 @@ fn operation(request: &HttpRequest) -> Option<&'static str> {
         "ListImages",
         "PutImage",
         "PutImageTagMutability",
+        "RedriveExecution",
         "SendTaskFailure",
         "SendTaskHeartbeat",
         "SendTaskSuccess",

@@ -183,6 +183,7 @@ enum Action {
     Forge { number: u64, fault: Planned },
     Console,
     StopExecution { fault: Planned },
+    Redrive { fault: Planned },
     TakeMachines { fault: Planned },
     FireAgain { fault: Planned },
     Rerun { number: u64, fault: Planned },
@@ -403,6 +404,10 @@ impl World {
                 let later = between_ms(fault.size, 2_000, 400_000);
                 actions.push((at + later, Action::StopExecution { fault }));
             }
+            if let Some(fault) = shared.plan(Fault::ExecutionRedriven) {
+                let later = between_ms(fault.size, 30_000, 1_200_000);
+                actions.push((at + later, Action::Redrive { fault }));
+            }
             if let Some(fault) = shared.plan(Fault::Rerun) {
                 let later = between_ms(fault.size, 60_000, 900_000);
                 actions.push((at + later, Action::Rerun { number, fault }));
@@ -469,6 +474,18 @@ impl World {
                 if let Some(arn) = arn {
                     self.shared.hit(fault, |model| model.runs(Some(&arn)));
                     drop(self.sfn.stop_execution().execution_arn(arn).send().await);
+                }
+            }
+            Action::Redrive { fault } => {
+                let arn = {
+                    let state = self.shared.state();
+                    let unsuccessful: Vec<&String> = state.model.unsuccessful().collect();
+                    let at = (fault.size * unsuccessful.len() as f64) as usize;
+                    unsuccessful.get(at).map(|arn| (*arn).clone())
+                };
+                if let Some(arn) = arn {
+                    self.shared.hit(fault, |model| model.runs(Some(&arn)));
+                    drop(self.sfn.redrive_execution().execution_arn(arn).send().await);
                 }
             }
             Action::TakeMachines { fault } => {
