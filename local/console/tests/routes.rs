@@ -346,6 +346,10 @@ async fn a_badge_tells_how_the_newest_run_of_a_ref_ended() {
     assert!(badge("/badge/hello.svg?ref=main").await.1.contains("hello main: published"));
     assert!(badge("/badge/hello.svg?ref=other").await.1.contains("hello other: no runs"));
     assert!(badge("/badge/other.svg").await.1.contains("other: no runs"));
+    let (_, first) = world.post("/api/executions", json!({"input": {"image": "other"}})).await;
+    assert!(badge("/badge/other.svg").await.1.contains("other: running"));
+    let stop = format!("/api/executions/{}/stop", first["id"].as_str().unwrap());
+    world.post(&stop, json!({})).await;
     world.run(json!({"image": "other"})).await;
     assert!(badge("/badge/other.svg").await.1.contains("other: failed"));
     let (_, started) = world.post("/api/executions", json!({"input": {"image": "other"}})).await;
