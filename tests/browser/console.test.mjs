@@ -109,6 +109,11 @@ test("a failing build's log is read, and its error is seen to be caught", async 
   await page.locator(".log-row", { hasText: "Waiting for agent ping" }).or(page.locator('.log-row[data-index="0"]')).first().waitFor();
   await page.getByRole("button", { name: /linux\/amd64/ }).click();
   await page.getByRole("heading", { name: "Log of linux/amd64" }).waitFor();
+  // The cause ends with the address of the log, for those who read it elsewhere.
+  const [link] = (await page.locator(".outcome .cause").innerText()).match(/\S+$/);
+  await page.goto(link);
+  await page.waitForURL(/#\/runs\/.+\?build=/);
+  await page.getByRole("heading", { name: "Log of linux/arm64" }).waitFor();
   await page.context().close();
 });
 

@@ -1,7 +1,7 @@
 // What a thousand past runs and a log of 100 MB do to the page: nothing that one would notice.
 //
 // The figures are printed, beside those of a page with one word, which takes what any page takes here.
-// What is asserted holds on a busy machine, too: of times the best of several.
+// Of times, the median of several loads is asserted.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -13,9 +13,7 @@ const LOG_BYTES = Number(process.env.LOG_BYTES ?? 100_000_000);
 /** Of `long.yml`'s lines, as they are kept. */
 const LINE_BYTES = 100;
 const AT_ONCE = 24;
-const LOADS = 7;
-/** How many loads may be needed until one is not disturbed by others on the machine. */
-const LOADS_MAX = 30;
+const LOADS = 15;
 
 const FIRST_PAINT_MS_MAX = 200;
 const HEAP_BYTES_MAX = 24_000_000;
@@ -50,11 +48,11 @@ async function held(page) {
   return { heap: of("JSHeapUsedSize"), elements: await page.evaluate(() => document.querySelectorAll("*").length) };
 }
 
-/** Loads a page until it was painted quickly once, and no seldomer than `LOADS`; the last one stays open. */
+/** Loads a page `LOADS` times, each followed by a page with one word; the last one stays open. */
 async function loadOften(path, ready, bare) {
   const loads = [];
   const bareFirst = [];
-  while (loads.length < LOADS || (Math.min(...loads.map((it) => it.first)) >= FIRST_PAINT_MS_MAX && loads.length < LOADS_MAX)) {
+  while (loads.length < LOADS) {
     await loads.at(-1)?.context.close();
     const began = performance.now();
     const loaded = await load(`${cloud.url}/${path}`, ready);
@@ -124,7 +122,7 @@ test(`${RUNS} past runs`, { timeout: 600_000 }, async (context) => {
   const { heap, elements } = await held(last);
   context.diagnostic(`after it was scrolled to its end: heap ${mb(heap)}, ${elements} elements; server ${mb(await cloud.memory())}`);
   await loads.at(-1).context.close();
-  assert.ok(Math.min(...first) < FIRST_PAINT_MS_MAX, `first paint within ${FIRST_PAINT_MS_MAX} ms`);
+  assert.ok(median(first) < FIRST_PAINT_MS_MAX, `first paint within ${FIRST_PAINT_MS_MAX} ms`);
   assert.ok(heap < HEAP_BYTES_MAX, `heap below ${mb(HEAP_BYTES_MAX)}`);
   assert.ok(elements < ELEMENTS_MAX, `fewer than ${ELEMENTS_MAX} elements`);
 });
@@ -161,7 +159,7 @@ test(`a log of ${LOG_BYTES / 1e6} MB`, { timeout: 900_000 }, async (context) => 
   const server = await cloud.memory();
   context.diagnostic(`then: heap ${mb(heap)}, ${elements} elements; server ${mb(server)}, ${mb(server - before)} more than before the build`);
   await loads.at(-1).context.close();
-  assert.ok(Math.min(...first) < FIRST_PAINT_MS_MAX, `first paint within ${FIRST_PAINT_MS_MAX} ms`);
+  assert.ok(median(first) < FIRST_PAINT_MS_MAX, `first paint within ${FIRST_PAINT_MS_MAX} ms`);
   assert.ok(heap < HEAP_BYTES_MAX, `heap below ${mb(HEAP_BYTES_MAX)}`);
   assert.ok(elements < ELEMENTS_MAX, `fewer than ${ELEMENTS_MAX} elements`);
   assert.ok(server < SERVER_BYTES_MAX, `server below ${mb(SERVER_BYTES_MAX)}`);

@@ -6,7 +6,7 @@ import unittest
 
 import boto3
 
-from support import ACCOUNT, REGION, STACK, arn, deployed, read_template
+from support import ACCOUNT, REGION, ROOT, STACK, arn, deployed, read_template
 
 # What moto's CloudFormation does not make: what these say is tested as the translated template says it.
 UNSUPPORTED = {
@@ -251,11 +251,32 @@ class Stack(unittest.TestCase):
             # Rules are named after the stack, so that the policy is for them alone.
             self.assertTrue(self.stack.physical[name].startswith(f"{STACK}-"))
 
-    def test_the_dashboard_shows_what_was_made(self):
+    def test_the_dashboard_shows_every_metric_of_this_stack(self):
         body = boto3.client("cloudwatch").get_dashboard(DashboardName=STACK)["DashboardBody"]
-        self.assertNotIn("${", body)
-        self.assertTrue(json.loads(body)["widgets"])
-        self.assertIn(self.stack.physical["StateMachine"], body)
+        # Labels of series are filled in by CloudWatch.
+        self.assertEqual(set(re.findall(r"\$\{[^}]*\}", body)), {"${PROP('Dim.Platform')}", "${PROP('Dim.Image')}"})
+        self.assertIn(self.stack.physical["DeadLetters"].rsplit("/", 1)[-1], body)
+        shown = []
+        for widget in json.loads(body)["widgets"]:
+            before = []
+            for metric in widget["properties"]["metrics"]:
+                if isinstance(metric[0], str):
+                    # A dot is what stands there in the line before.
+                    before = [before[at] if part == "." else part for at, part in enumerate(metric)]
+                    shown.append(before)
+                else:
+                    shown.append(re.split(r"""[^\w./-]+""", metric[0]["expression"]))
+        metrics = (ROOT / "docs/logging.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| `(\w+)` \| (?:Count|Seconds) \| (.*) \| (.*) \|$", metrics, re.M)
+        self.assertGreaterEqual(len(rows), 6)
+        for name, dimensions, says in rows:
+            of_metric = [words for words in shown if "archweld" in words and name in words]
+            for dimension in re.findall(r"`(\w+)`", dimensions):
+                self.assertTrue(
+                    any({"Stack", STACK, dimension} <= set(words) for words in of_metric), (name, dimension)
+                )
+            for value in re.findall(r"`([A-Z][\w.]+)`", says):
+                self.assertTrue(any(value in words for words in of_metric), (name, value))
 
     def test_outputs_say_what_to_do_next(self):
         [stack] = boto3.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]

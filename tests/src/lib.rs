@@ -96,6 +96,9 @@ pub struct Ended {
     pub cause: String,
 }
 
+/// Where a test's builds could be looked at.
+pub const BUILD_PAGES: &str = "https://builds.example";
+
 pub const CONFIG: &str = r#"
 [[image]]
 name = "hello"
@@ -157,6 +160,7 @@ impl World {
         .await
         .unwrap();
         builds.push_to(cloud.registry().clone());
+        cloud.codebuild().show_builds_at(format!("{BUILD_PAGES}/"));
         let config = cloud.sdk_config();
         Self {
             sfn: aws_sdk_sfn::Client::new(&config),

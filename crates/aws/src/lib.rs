@@ -5,6 +5,7 @@
 //! megabyte larger and slower to start, and takes a minute to compile.
 
 pub mod http;
+pub mod secret;
 
 use std::fmt;
 

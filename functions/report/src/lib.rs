@@ -18,7 +18,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use archweld_aws::http::{self, Post};
+use archweld_aws::{
+    http::{self, Post},
+    secret::Secret,
+};
 use archweld_model::{
     Config, ErrorName, ExecutionInput, ImageConfig, Named, Notify, Provider, Published, Receiver,
     Run, RunState, SecretRef, TriggerKind, is_url,
@@ -35,7 +38,7 @@ use serde::Serialize;
 use event::{Notice, Status, Told};
 use executions::{Execution, describe};
 use receiver::Verdict;
-use secret::{Secret, Secrets};
+use secret::Secrets;
 use story::Story;
 
 /// How long a request may take.

@@ -1,6 +1,9 @@
 //! What each kind of receiver is sent, and what its answer means.
 
-use archweld_aws::http::{Answer, Post};
+use archweld_aws::{
+    http::{Answer, Post},
+    secret::Secret,
+};
 use archweld_model::{Provider, RunState};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use hmac::{Hmac, Mac as _};
@@ -8,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{secret::Secret, story::Story};
+use crate::story::Story;
 
 /// What a part of a path is written with as it is.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -10,6 +10,7 @@ use archweld_aws::{
     ServiceError,
     http::{Bounded, split},
     operation,
+    secret::Secret,
 };
 use archweld_model::{Commit, GitRef};
 use archweld_runtime::CallError;
@@ -19,7 +20,7 @@ use aws_types::SdkConfig;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::StatusCode;
 
-use crate::{address::Address, secret::Secret};
+use crate::address::Address;
 
 /// How long an advertisement may be, in bytes: about 400,000 refs.
 const ADVERTISEMENT_BYTES_MAX: usize = 32 * 1024 * 1024;

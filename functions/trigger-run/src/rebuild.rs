@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use archweld_aws::Service;
+use archweld_aws::{Service, secret::Secret};
 use archweld_model::{
     Architecture, BaseImage, Commit, GitRef, ImageConfig, ImageTag, Marker, Named as _, Sequence,
     TagValues, TriggerKind, built_tag,
@@ -27,7 +27,6 @@ use crate::{
     outcome::Outcome,
     push::{sequence, short},
     run::Ask,
-    secret::Secret,
 };
 
 /// How long the pushes of one base image under its several tags may take. Within such a slot of

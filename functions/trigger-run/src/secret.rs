@@ -5,20 +5,16 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use archweld_aws::Service;
+use archweld_aws::secret::{self, Secret, Version};
 use archweld_model::{ErrorName, Named};
 use archweld_runtime::CallError;
 use aws_smithy_async::time::SharedTimeSource;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata as _;
 use aws_types::SdkConfig;
-use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use serde::Deserialize;
-use serde_json::json;
 use tokio::sync::Mutex;
 
 /// How long a secret is good before it is read again: how long a changed one may take to count.
@@ -31,42 +27,6 @@ const RETRY_EVERY: Duration = Duration::from_secs(10);
 const PREVIOUS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How short a secret may be, in characters.
 const CHARACTERS_MIN: usize = 16;
-/// What Standard Webhooks' keys begin with, GitLab's among them.
-const SIGNING_KEY_PREFIX: &str = "whsec_";
-
-const SECRETS_MANAGER: Service = Service {
-    name: "secretsmanager",
-    host: "secretsmanager",
-    target: "secretsmanager",
-    version: "1.1",
-};
-const SYSTEMS_MANAGER: Service =
-    Service { name: "ssm", host: "ssm", target: "AmazonSSM", version: "1.1" };
-
-/// Secrets Manager's answer; a secret of bytes has no text
-/// (<https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>).
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SecretValue {
-    #[serde(default)]
-    secret_string: Secret,
-    /// When this version was made, in seconds since 1970.
-    created_date: Option<f64>,
-}
-
-/// Systems Manager's answer
-/// (<https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameter.html>).
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ParameterValue {
-    parameter: Parameter,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Parameter {
-    value: Secret,
-}
 
 /// Where a secret is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -94,45 +54,19 @@ impl Reference {
     }
 }
 
-/// A secret text, which nothing prints.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Secret(String);
-
-impl Secret {
-    /// The secrets of a text: its lines.
-    fn of_text(text: &str) -> Result<Vec<Self>, SecretError> {
-        let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
-        if text.trim_start().starts_with('{') {
-            return Err(SecretError::Json);
-        }
-        // One that is easily guessed would be good beside the others.
-        if lines().any(|line| line.chars().count() < CHARACTERS_MIN) {
-            return Err(SecretError::Short);
-        }
-        let secrets: Vec<Self> = lines().map(|line| Self(line.to_owned())).collect();
-        if secrets.is_empty() { Err(SecretError::Empty) } else { Ok(secrets) }
+/// The secrets of a text: its lines.
+fn secrets_of(text: &Secret) -> Result<Vec<Secret>, SecretError> {
+    let text = text.text();
+    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+    if text.trim_start().starts_with('{') {
+        return Err(SecretError::Json);
     }
-
-    /// The text's bytes.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+    // One that is easily guessed would be good beside the others.
+    if lines().any(|line| line.chars().count() < CHARACTERS_MIN) {
+        return Err(SecretError::Short);
     }
-
-    /// The text.
-    pub(crate) fn text(&self) -> &str {
-        &self.0
-    }
-
-    /// The key of Standard Webhooks that the text is, if it is one.
-    pub(crate) fn signing_key(&self) -> Option<Vec<u8>> {
-        BASE64.decode(self.0.strip_prefix(SIGNING_KEY_PREFIX)?).ok().filter(|key| !key.is_empty())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
+    let secrets: Vec<Secret> = lines().map(Secret::from).collect();
+    if secrets.is_empty() { Err(SecretError::Empty) } else { Ok(secrets) }
 }
 
 /// Why a secret cannot be had.
@@ -240,7 +174,7 @@ impl Secrets {
         now: SystemTime,
     ) -> Result<Vec<Secret>, SecretError> {
         let current = self.version(arn, "AWSCURRENT").await?.ok_or(SecretError::Empty)?;
-        let mut secrets = Secret::of_text(current.secret_string.text())?;
+        let mut secrets = secrets_of(&current.secret)?;
         let created = current.created_date.and_then(|date| Duration::try_from_secs_f64(date).ok());
         let created = created.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
         // A version of a moment ago may be ahead of this clock.
@@ -250,7 +184,7 @@ impl Secrets {
             // There is none until the secret changes for the first time.
             && let Some(previous) = self.version(arn, "AWSPREVIOUS").await?
             // What is no good is not needed any more either.
-            && let Ok(previous) = Secret::of_text(previous.secret_string.text())
+            && let Ok(previous) = secrets_of(&previous.secret)
         {
             secrets.extend(previous);
         }
@@ -258,10 +192,9 @@ impl Secrets {
     }
 
     /// A version, where there is one.
-    async fn version(&self, arn: &str, stage: &str) -> Result<Option<SecretValue>, CallError> {
-        let input = json!({"SecretId": arn, "VersionStage": stage});
-        match SECRETS_MANAGER.call::<SecretValue>(&self.config, "GetSecretValue", input).await {
-            Ok(answer) => Ok(Some(answer)),
+    async fn version(&self, arn: &str, stage: &str) -> Result<Option<Version>, CallError> {
+        match secret::version(&self.config, arn, stage).await {
+            Ok(version) => Ok(Some(version)),
             Err(error)
                 if stage != "AWSCURRENT" && error.code() == Some("ResourceNotFoundException") =>
             {
@@ -272,19 +205,10 @@ impl Secrets {
     }
 
     async fn of_parameter(&self, arn: &str) -> Result<Vec<Secret>, SecretError> {
-        let input = json!({"Name": arn, "WithDecryption": true});
-        let answer = SYSTEMS_MANAGER
-            .call::<ParameterValue>(&self.config, "GetParameter", input)
+        let text = secret::parameter(&self.config, arn)
             .await
             .map_err(|error| CallError::new("ssm:GetParameter", &error))?;
-        Secret::of_text(answer.parameter.value.text())
-    }
-}
-
-#[cfg(test)]
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        secrets_of(&text)
     }
 }
 
@@ -305,27 +229,22 @@ mod tests {
 
     #[test]
     fn each_line_is_a_secret_and_nothing_is_none() {
-        let secrets = Secret::of_text("sixteen letters!\r\n\n  another of the kind \n").unwrap();
+        let secrets = secrets_of(&"sixteen letters!\r\n\n  another of the kind \n".into()).unwrap();
         let expected = [Secret::from("sixteen letters!"), Secret::from("another of the kind")];
         assert_eq!(secrets, expected);
-        assert_eq!(Secret::of_text(" \n"), Err(SecretError::Empty));
+        assert_eq!(secrets_of(&" \n".into()), Err(SecretError::Empty));
     }
 
     #[test]
     fn a_text_with_a_short_line_and_one_of_json_is_refused_as_a_whole() {
         for text in ["fifteen letters", "x", "sixteen letters!\nfifteen letters"] {
-            assert_eq!(Secret::of_text(text), Err(SecretError::Short), "{text}");
+            assert_eq!(secrets_of(&text.into()), Err(SecretError::Short), "{text}");
         }
         for text in ["{\"secret\": \"sixteen letters!\"}", " {"] {
-            assert_eq!(Secret::of_text(text), Err(SecretError::Json), "{text}");
+            assert_eq!(secrets_of(&text.into()), Err(SecretError::Json), "{text}");
         }
         assert_eq!(SecretError::Short.name(), ErrorName::ServiceRejected);
         let message = SecretError::Json.to_string();
         assert_eq!(message, "the secret begins with `{`, expected its text alone and no JSON");
-    }
-
-    #[test]
-    fn a_secret_is_never_shown() {
-        assert_eq!(format!("{:?}", Secret::from("hunter2")), "Secret(..)");
     }
 }

@@ -6,6 +6,7 @@ mod gitlab;
 
 use std::time::Duration;
 
+use archweld_aws::secret::Secret;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -15,7 +16,6 @@ use crate::{
     badge::Asked,
     headers::Headers,
     push::Delivery,
-    secret::Secret,
     signature::{Provider, Signature},
 };
 

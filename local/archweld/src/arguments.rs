@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::runs::MANIFEST;
 
 /// The port that the local cloud listens on by default.
-const PORT_DEFAULT: u16 = 4577;
+pub(crate) const PORT_DEFAULT: u16 = 4577;
 
 /// A source tree in, a multi-architecture container image out
 #[derive(Debug, Parser)]

@@ -100,7 +100,6 @@ pub(crate) struct PhaseContext {
 pub(crate) struct Log {
     pub(crate) group_name: Option<String>,
     pub(crate) stream_name: Option<String>,
-    pub(crate) deep_link: Option<String>,
 }
 
 /// The variables by which builds are told apart.

@@ -10,7 +10,7 @@ use archweld_cloud::{Cloud, webhook_target};
 use jiff::tz::TimeZone;
 
 use crate::{
-    arguments::Up,
+    arguments::{PORT_DEFAULT, Up},
     deployment::{Deployment, REGION},
     error::Error,
     progress::Progress,
@@ -39,12 +39,14 @@ pub(crate) async fn up(arguments: Up) -> Result<(), Error> {
          AWS APIs  {endpoint}   (AWS_ENDPOINT_URL, region {REGION}, any credentials)\n\
          registry  {}\n\
          source    {}\n\
-         {}start     aws --endpoint-url {endpoint} --region {REGION} stepfunctions start-execution \
+         {}start     archweld start{}\n\
+         \x20         aws --endpoint-url {endpoint} --region {REGION} stepfunctions start-execution \
          --state-machine-arn {arn} --input '{{}}'\n\
          {}Ctrl-C ends it.\n",
         cloud.address(),
         source.place,
         triggers(&cloud),
+        port_option(cloud.address()),
         engine.map(|engine| format!("Docker    export DOCKER_HOST={engine}\n")).unwrap_or_default(),
     );
     io::stdout()
@@ -69,6 +71,14 @@ pub(crate) async fn up(arguments: Up) -> Result<(), Error> {
     Ok(())
 }
 
+/// How other commands find a cloud at this address: by its port, where that is not the usual one.
+fn port_option(address: &str) -> String {
+    match address.rsplit_once(':') {
+        Some((_, port)) if port != PORT_DEFAULT.to_string() => format!(" --port {port}"),
+        _ => String::new(),
+    }
+}
+
 /// What starts runs by itself.
 fn triggers(cloud: &Cloud) -> String {
     let mut text = String::new();
@@ -91,4 +101,15 @@ fn triggers(cloud: &Cloud) -> String {
         text += &format!("schedule  {}  {}  {next}\n", settings.name, settings.expression);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unusual_port_has_to_be_named() {
+        assert_eq!(port_option("localhost:4577"), "");
+        assert_eq!(port_option("localhost:8080"), " --port 8080");
+    }
 }

@@ -132,8 +132,9 @@ pub struct LogsLocation {
     pub group_name: String,
     /// The log stream within it.
     pub stream_name: String,
-    /// The page of the console that shows it.
-    pub deep_link: String,
+    /// The page that shows it, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deep_link: Option<String>,
     /// The ARN of the log stream.
     pub cloud_watch_logs_arn: String,
 }

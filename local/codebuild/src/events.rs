@@ -16,7 +16,7 @@ pub(crate) fn state_change(host: &Host, build: &Build) -> Event {
         "build-status": build.build_status,
         "project-name": build.project_name,
         "build-id": build.arn,
-        "additional-information": additional_information(host, build),
+        "additional-information": additional_information(build),
         "current-phase": build.current_phase,
         "current-phase-context": "[]",
         "version": "1",
@@ -36,13 +36,13 @@ pub(crate) fn phase_change(host: &Host, build: &Build, phase: &Phase) -> Event {
         "completed-phase-end": date(phase.end_time.unwrap_or(phase.start_time)),
         "project-name": build.project_name,
         "build-id": build.arn,
-        "additional-information": additional_information(host, build),
+        "additional-information": additional_information(build),
         "version": "1",
     });
     host.event(SOURCE, "CodeBuild Build Phase Change", vec![build.arn.clone()], detail)
 }
 
-fn additional_information(host: &Host, build: &Build) -> Value {
+fn additional_information(build: &Build) -> Value {
     let mut source = json!({
         "report-build-status": build.source.report_build_status,
         "type": build.source.source_type,
@@ -72,20 +72,20 @@ fn additional_information(host: &Host, build: &Build) -> Value {
             "environment-variables": environment.environment_variables,
         },
     });
+    information["logs"] = match &build.logs.deep_link {
+        Some(link) => json!({"deep-link": link}),
+        None => json!({}),
+    };
     if !build.build_complete {
-        // A running build's event tells neither its number nor its phases, nor where its log is.
-        information["logs"] = json!({"deep-link": deep_link(host.region(), None)});
+        // A running build's event tells neither its number nor its phases, nor its log's name.
         return information;
     }
     information["build-number"] = json!(build.build_number);
     if let Some(version) = &build.source_version {
         information["source-version"] = json!(version);
     }
-    information["logs"] = json!({
-        "group-name": build.logs.group_name,
-        "stream-name": build.logs.stream_name,
-        "deep-link": build.logs.deep_link,
-    });
+    information["logs"]["group-name"] = json!(build.logs.group_name);
+    information["logs"]["stream-name"] = json!(build.logs.stream_name);
     information["phases"] = build.phases.iter().map(phase_information).collect();
     if !build.exported_environment_variables.is_empty() {
         information["exported-environment-variables"] = json!(build.exported_environment_variables);
@@ -111,13 +111,4 @@ fn phase_information(phase: &Phase) -> Value {
 /// A time as these events have it, in UTC: `Sep 1, 2017 4:12:29 PM`.
 fn date(time: Timestamp) -> String {
     time.strftime("%b %-d, %Y %-I:%M:%S %p").to_string()
-}
-
-/// The console's page of a log: `region` and then the group and stream, `null` before there is one.
-pub(crate) fn deep_link(region: &str, log: Option<(&str, &str)>) -> String {
-    let (group, stream) = log.unwrap_or(("null", "null"));
-    format!(
-        "https://console.aws.amazon.com/cloudwatch/home?region={region}#logEvent:group={group};\
-         stream={stream}"
-    )
 }

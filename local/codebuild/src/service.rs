@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use archweld_local_api::{ApiError, EventSink, Host};
@@ -76,6 +76,8 @@ struct Inner {
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     state: Mutex<State>,
+    /// What stands before a build's id in the address of its page.
+    shown_at: OnceLock<String>,
 }
 
 #[derive(Default)]
@@ -182,8 +184,15 @@ impl CodeBuild {
             events,
             logs,
             records,
+            shown_at: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Says where builds that begin from now on can be looked at: at this address with their id at
+    /// its end. The first address counts.
+    pub fn show_builds_at(&self, address: String) {
+        self.inner.shown_at.get_or_init(|| address);
     }
 
     /// Ends the builds that were not over when an earlier process ended: each is a `FAULT`, as its
@@ -396,7 +405,7 @@ impl CodeBuild {
             environment: new.environment,
             service_role: new.service_role,
             logs: LogsLocation {
-                deep_link: events::deep_link(inner.host.region(), Some((&group_name, &uuid))),
+                deep_link: inner.shown_at.get().map(|address| format!("{address}{id}")),
                 cloud_watch_logs_arn: inner.host.arn("logs", &log),
                 stream_name: uuid,
                 group_name,

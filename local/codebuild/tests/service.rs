@@ -164,8 +164,20 @@ async fn a_build_goes_through_its_phases() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_build_links_to_where_it_can_be_looked_at_and_nowhere_else() {
+    let cloud = Cloud::new();
+    let id = cloud.start(&[]).await;
+    assert_eq!(cloud.finished(&id).await["logs"].get("deepLink"), None);
+    cloud.codebuild.show_builds_at("http://localhost/#/builds/".to_owned());
+    let id = cloud.start(&[]).await;
+    let link = format!("http://localhost/#/builds/{id}");
+    assert_eq!(cloud.finished(&id).await["logs"]["deepLink"], link);
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_are_shaped_as_those_of_aws() {
     let cloud = Cloud::new();
+    cloud.codebuild.show_builds_at("https://builds.example/".to_owned());
     let id = cloud.start(&[("ARCHWELD_TASK_TOKEN", "a-token")]).await;
     cloud.finished(&id).await;
 

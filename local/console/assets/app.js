@@ -9,6 +9,7 @@ const main = document.getElementById("main");
 const views = {
   runs: () => runs,
   run: async () => (await import("./run.js")).run,
+  builds: async () => (await import("./run.js")).build,
   events: async () => (await import("./events.js")).events,
   images: async () => (await import("./images.js")).images,
   schedules: async () => (await import("./schedules.js")).schedules,
@@ -32,7 +33,7 @@ async function route(isFirst = false) {
     else link.removeAttribute("aria-current");
   }
   main.dataset.view = name;
-  setTitle({ runs: "Runs", run: "Run", events: "Events", images: "Images", schedules: "Schedules", start: "Start a run" }[name] ?? "Nothing here", null);
+  setTitle({ runs: "Runs", run: "Run", builds: "Build", events: "Events", images: "Images", schedules: "Schedules", start: "Start a run" }[name] ?? "Nothing here", null);
   const root = h("div", { class: "view" });
   try {
     if (!Object.hasOwn(views, name)) throw Object.assign(new Error(`There is no page ${path}.`), { status: 404 });

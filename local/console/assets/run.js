@@ -9,14 +9,21 @@ import { logView } from "./log.js";
 import { timeline } from "./timeline.js";
 import { announce, chip, codeLine, copyButton, failure, look, status } from "./ui.js";
 
-export async function run({ root, path, signal, title }) {
+/** A build by its id alone, as the link to its log has it: a part of its run. */
+export async function build({ path, signal }) {
+  const { id, execution } = await get(`builds/${encodeURIComponent(decodeURIComponent(path[0]))}`, signal);
+  if (!execution) throw Object.assign(new Error(`The build ${id} is not of a run.`), { status: 404 });
+  location.replace(`#/runs/${pathOf(execution)}?${new URLSearchParams({ build: id })}`);
+}
+
+export async function run({ root, path, query, signal, title }) {
   const id = path.map(decodeURIComponent).join("/");
   let view = null;
   const read = async () => {
     try {
       const [whole, graph] = await Promise.all([get(`executions/${pathOf(id)}`, signal), view?.graph ?? get(`machines/${encodeURIComponent(path[0])}`, signal)]);
       view?.close();
-      view = new RunView(root, whole, graph, signal, title);
+      view = new RunView(root, whole, graph, signal, title, query.get("build"));
     } catch (error) {
       if (!signal.aborted) root.replaceChildren(failure(error));
     }
@@ -36,7 +43,7 @@ class RunView {
   #isChosen = false;
   #chosen = null;
 
-  constructor(root, whole, graph, signal, title) {
+  constructor(root, whole, graph, signal, title, build) {
     this.graph = graph;
     this.whole = whole;
     this.history = new History(whole.history);
@@ -67,6 +74,7 @@ class RunView {
     const ticking = setInterval(() => this.isRunning && this.#draw(), 1000);
     this.signal.addEventListener("abort", () => clearInterval(ticking));
     this.#showInput();
+    if (this.builds.has(build)) this.#choose(build, true);
     this.#paint();
   }
 

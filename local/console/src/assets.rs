@@ -1,4 +1,7 @@
 //! The page itself: files of `assets/`, compiled in.
+//!
+//! Style and theme stand in the page, and modules are loaded after the first paint: it waits for
+//! one answer of the server.
 
 use std::sync::LazyLock;
 
@@ -7,7 +10,9 @@ use axum::{
     extract::Path,
     response::{IntoResponse as _, Response},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use http::{HeaderMap, StatusCode, header};
+use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 
@@ -18,7 +23,6 @@ struct Asset {
 }
 
 const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
@@ -33,9 +37,7 @@ macro_rules! assets {
 }
 
 static ASSETS: &[Asset] = &assets![
-    "index.html": HTML,
     "api.js": JAVASCRIPT,
-    "app.css": CSS,
     "app.js": JAVASCRIPT,
     "dom.js": JAVASCRIPT,
     "events.js": JAVASCRIPT,
@@ -54,34 +56,53 @@ static ASSETS: &[Asset] = &assets![
     "runs.js": JAVASCRIPT,
     "schedules.js": JAVASCRIPT,
     "start.js": JAVASCRIPT,
-    "theme.js": JAVASCRIPT,
     "timeline.js": JAVASCRIPT,
     "ui.js": JAVASCRIPT,
     "virtual.js": JAVASCRIPT,
 ];
 
+const STYLE: &str = include_str!("../assets/app.css");
+const SCRIPT: &str = include_str!("../assets/first.js");
+
+/// The page, with its style and its first script in it.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    include_str!("../assets/index.html")
+        .replace("<style></style>", &format!("<style>{STYLE}</style>"))
+        .replace("<script></script>", &format!("<script>{SCRIPT}</script>"))
+});
+
+/// What the policy knows the style and the script in the page by
+/// (<https://www.w3.org/TR/CSP3/#grammardef-hash-source>).
+pub(crate) static STYLE_HASH: LazyLock<String> = LazyLock::new(|| hash(STYLE));
+pub(crate) static SCRIPT_HASH: LazyLock<String> = LazyLock::new(|| hash(SCRIPT));
+
+fn hash(text: &str) -> String {
+    format!("'sha256-{}'", BASE64.encode(Sha256::digest(text)))
+}
+
 /// Changes with any of the files; browsers keep them until then.
 static ETAG: LazyLock<String> = LazyLock::new(|| {
-    let all: Vec<u8> = ASSETS.iter().flat_map(|asset| asset.bytes).copied().collect();
+    let files = ASSETS.iter().flat_map(|asset| asset.bytes);
+    let all: Vec<u8> = files.chain(PAGE.as_bytes()).copied().collect();
     format!("\"{}\"", Digest::of(&all))
 });
 
 pub(crate) async fn page(headers: HeaderMap) -> Response {
-    serve("index.html", &headers)
+    serve(HTML, PAGE.as_bytes(), &headers)
 }
 
 pub(crate) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
-    serve(&name, &headers)
+    match ASSETS.iter().find(|asset| asset.name == name) {
+        Some(asset) => serve(asset.media_type, asset.bytes, &headers),
+        None => Error::not_found("file").into_response(),
+    }
 }
 
-fn serve(name: &str, headers: &HeaderMap) -> Response {
-    let Some(asset) = ASSETS.iter().find(|asset| asset.name == name) else {
-        return Error::not_found("file").into_response();
-    };
+fn serve(media_type: &'static str, bytes: &'static [u8], headers: &HeaderMap) -> Response {
     let caching = [(header::ETAG, ETAG.as_str()), (header::CACHE_CONTROL, "no-cache")];
     let known = headers.get(header::IF_NONE_MATCH);
     if known.is_some_and(|known| known.as_bytes() == ETAG.as_bytes()) {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }
-    (caching, [(header::CONTENT_TYPE, asset.media_type)], asset.bytes).into_response()
+    (caching, [(header::CONTENT_TYPE, media_type)], bytes).into_response()
 }

@@ -38,9 +38,10 @@ use axum::{
 
 use app::App;
 
-/// The pages of a cloud whose images are configured so.
+/// The pages of a cloud whose images are configured so. From now on, builds link to their log here.
 pub async fn router(cloud: &Cloud, config: Config) -> Router {
     let app = App::new(cloud, config).await;
+    cloud.codebuild().show_builds_at(format!("{}/#/builds/", cloud.endpoint()));
     Router::new()
         .route("/", get(assets::page))
         .route("/assets/{name}", get(assets::asset))

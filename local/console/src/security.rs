@@ -4,6 +4,8 @@
 //! of other origins. Here is what is left: a change has to be JSON, which no form of another page
 //! can send, and the page may load nothing but what it came with.
 
+use std::sync::LazyLock;
+
 use axum::{
     extract::Request,
     middleware::Next,
@@ -11,18 +13,26 @@ use axum::{
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
-use crate::error::Error;
+use crate::{
+    assets::{SCRIPT_HASH, STYLE_HASH},
+    error::Error,
+};
 
 /// <https://www.w3.org/TR/CSP3/>
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-     img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let (style, script) = (&*STYLE_HASH, &*SCRIPT_HASH);
+    let policy = format!(
+        "default-src 'none'; script-src 'self' {script}; style-src {style}; connect-src 'self'; \
+         img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+});
 
 /// Who may show an answer in a page: badges say so themselves, and the door keeps strangers from them.
 pub(crate) const RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 
-const HEADERS: [(HeaderName, HeaderValue); 4] = [
-    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     (
@@ -43,6 +53,7 @@ pub(crate) async fn guard(request: Request, next: Next) -> Response {
     for (name, value) in HEADERS {
         headers.insert(name, value);
     }
+    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY.clone());
     headers.entry(RESOURCE_POLICY).or_insert(HeaderValue::from_static("same-origin"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response

@@ -10,10 +10,12 @@ use archweld_lambda::FunctionError;
 use archweld_local_api::Host;
 use archweld_model::{Config, variable};
 use axum::{Router, body::Body};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tower::ServiceExt as _;
 
@@ -175,6 +177,17 @@ async fn the_page_loads_nothing_but_itself() {
     {
         assert!(policy.contains(part), "{policy}");
     }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    // What it is first painted with is in it, and known to the policy: nothing else is waited for.
+    for (begin, end, directive) in
+        [("<style>", "</style>", "style-src"), ("<script>", "</script>", "script-src 'self'")]
+    {
+        let text = page.split_once(begin).unwrap().1.split_once(end).unwrap().0;
+        assert!(!text.trim().is_empty(), "{begin}");
+        let hash = BASE64.encode(Sha256::digest(text));
+        assert!(policy.contains(&format!("{directive} 'sha256-{hash}'")), "{policy}");
+    }
+    assert!(!page.contains("rel=\"stylesheet\"") && !page.contains("<script src"), "{page}");
     assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
     assert_eq!(headers["cross-origin-resource-policy"], "same-origin");
     assert!(!page.contains("http://") && !page.contains("https://"), "it works offline");
@@ -333,6 +346,10 @@ async fn a_badge_tells_how_the_newest_run_of_a_ref_ended() {
     assert!(badge("/badge/hello.svg?ref=main").await.1.contains("hello main: published"));
     assert!(badge("/badge/hello.svg?ref=other").await.1.contains("hello other: no runs"));
     assert!(badge("/badge/other.svg").await.1.contains("other: no runs"));
+    let (_, first) = world.post("/api/executions", json!({"input": {"image": "other"}})).await;
+    assert!(badge("/badge/other.svg").await.1.contains("other: running"));
+    let stop = format!("/api/executions/{}/stop", first["id"].as_str().unwrap());
+    world.post(&stop, json!({})).await;
     world.run(json!({"image": "other"})).await;
     assert!(badge("/badge/other.svg").await.1.contains("other: failed"));
     let (_, started) = world.post("/api/executions", json!({"input": {"image": "other"}})).await;
