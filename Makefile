@@ -4,7 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# How the binaries of `run`, `up` and `e2e` are built: `quick` to build, or `release` as deployed.
+# How the binaries of `run`, `up` and `e2e` are built: `quick` to build, `release`, or `deployed`: the
+# functions as `make build` left them, and the command for speed.
 PROFILE ?= quick
 # Further arguments of `archweld run`, `archweld up`, SAM or the tests.
 ARGS ?=
@@ -146,13 +147,20 @@ ci: ## Do all that CI does
 	scripts/build-functions "$$(uname -m | sed 's/aarch64/arm64/')"
 	@# With an engine, no test of the registry is skipped.
 	scripts/with-engine $(MAKE) test
-	$(MAKE) e2e PROFILE=release
-	$(MAKE) browser PROFILE=release
+	$(MAKE) e2e PROFILE=deployed
+	$(MAKE) browser PROFILE=deployed
 
 .PHONY: binaries
+ifeq ($(PROFILE),deployed)
+binaries: simulation
+	@mkdir -p $(BIN)
+	@ln --force target/simulation/archweld $(BIN)
+	@for function in $(FUNCTIONS); do ln --force target/lambda/$$function/bootstrap $(BIN)/$$function; done
+else
 binaries:
 	@echo 'building archweld and its functions ($(BIN))'
 	@cargo build --quiet --profile $(PROFILE) --package archweld $(FUNCTIONS:%=--package %)
+endif
 
 .PHONY: simulation
 simulation:

@@ -36,6 +36,8 @@ const REGION: &str = "us-east-1";
 const STACK: &str = "archweld";
 /// The period of the template's `ReconcileSchedule`.
 const RECONCILE_PERIOD: Duration = Duration::from_mins(5);
+/// How long a pass takes at most where nothing fails.
+const PASS_MAX: Duration = Duration::from_mins(3);
 /// How many builds CodeBuild runs at a time.
 const BUILDS_MAX: usize = 16;
 /// How long people are at work.
@@ -347,7 +349,7 @@ impl World {
         }
         // From now on all goes well: what is left to put right is put right.
         self.shared.end_faults();
-        tokio::time::sleep(RECONCILE_PERIOD * 2 + Duration::from_mins(4)).await;
+        tokio::time::sleep(RECONCILE_PERIOD + PASS_MAX).await;
         if !self.shared.is_violated() {
             self.check_end().await;
         }
