@@ -12,7 +12,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::state::{Runs, short};
+use crate::{
+    state::{Runs, short},
+    world::IMMUTABLE,
+};
 
 /// What is wrong, and the number of the invariant.
 type Checked = Result<(), (u8, String)>;
@@ -24,6 +27,8 @@ pub(crate) struct Model {
     config: Config,
     /// How long an execution may take, from the definition.
     bound: SignedDuration,
+    /// How long `publish` may take.
+    publish_max: SignedDuration,
     pub(crate) executions: BTreeMap<String, Execution>,
     pub(crate) builds: BTreeMap<String, Build>,
     /// The task tokens, and the builds that carry them.
@@ -34,7 +39,8 @@ pub(crate) struct Model {
     pub(crate) pushed_at: BTreeMap<String, Timestamp>,
     /// Indexes that were looked at.
     indexes: BTreeSet<(String, String)>,
-    fixed: BTreeMap<(String, String), String>,
+    /// What each tag that never moves is at, and since when it has been set.
+    fixed: BTreeMap<(String, String), (String, Timestamp)>,
     /// What was told of user failures: execution and target.
     failed: BTreeSet<(String, String)>,
     /// How many infrastructure failures were told, by execution and target.
@@ -128,10 +134,15 @@ enum Kind {
 }
 
 impl Model {
-    pub(crate) fn new(config: Config, bound: SignedDuration, origin: Timestamp) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        (bound, publish_max): (SignedDuration, SignedDuration),
+        origin: Timestamp,
+    ) -> Self {
         Self {
             config,
             bound,
+            publish_max,
             executions: BTreeMap::new(),
             builds: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -309,6 +320,7 @@ impl Model {
         tag: &str,
         digest: &str,
         manifest: &str,
+        now: Timestamp,
     ) -> Checked {
         let kind = self.kind(tag);
         if matches!(kind, Kind::OfPlatform) {
@@ -321,9 +333,17 @@ impl Model {
         }
         if matches!(kind, Kind::Fixed | Kind::Own) {
             let key = (repository.to_owned(), tag.to_owned());
-            let first = self.fixed.entry(key).or_insert_with(|| digest.to_owned());
+            let (first, since) = self.fixed.entry(key).or_insert_with(|| (digest.to_owned(), now));
             if first != digest {
-                return Err((4, format!("fixed tag {tag} moves from {first} to {digest}")));
+                // ECR has no put-if-absent for a tag that may move: of two runs of one commit that
+                // publish at the same moment, both find it free.
+                let is_race = matches!(kind, Kind::Fixed)
+                    && repository != IMMUTABLE
+                    && now.duration_since(*since) <= self.publish_max;
+                if !is_race {
+                    return Err((4, format!("fixed tag {tag} moves from {first} to {digest}")));
+                }
+                digest.clone_into(first);
             }
         }
         Ok(())

@@ -207,7 +207,8 @@ impl Network {
                 }
             }
             "PutImage" => self.fall_behind("ListImages", execution, inner).await,
-            "StartExecution" | "StopExecution" | "RedriveExecution" | "SendTaskSuccess" | "SendTaskFailure" => {
+            "StartExecution" | "StopExecution" | "RedriveExecution" | "SendTaskSuccess"
+            | "SendTaskFailure" => {
                 self.fall_behind("ListExecutions", execution, inner).await;
             }
             _ => {}
@@ -245,8 +246,8 @@ impl Network {
             shared.trace(|| {
                 ("ecr".to_owned(), format!("{}:{tag} is at {digest}", put.repository_name))
             });
-            shared.check(|model, _| {
-                model.tag_put(&put.repository_name, &tag, &digest, &put.image_manifest)
+            shared.check(|model, now| {
+                model.tag_put(&put.repository_name, &tag, &digest, &put.image_manifest, now)
             });
         } else if let Ok(told) = serde_json::from_slice::<SendTaskFailure<'_>>(body) {
             let (error, cause) = (told.error.unwrap_or_default(), told.cause.unwrap_or_default());

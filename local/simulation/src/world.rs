@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
-    path::PathBuf,
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use archweld_git::Provider;
 use archweld_lambda::InProcessHandler;
 use archweld_local_api::Host;
 use archweld_model::{Config, Digest, RepositoryName};
+use archweld_registry::TagMutability;
 use archweld_template::{Definition as DefinitionText, Deployment, Stack};
 use aws_sdk_sfn::Client;
 use bytes::Bytes;
@@ -71,6 +73,9 @@ build_timeout_minutes = 6
 queue_timeout_minutes = 5
 "#;
 const REPOSITORIES: [&str; 2] = ["hello", "tools"];
+/// The repository whose tags ECR keeps in place, but for these.
+pub(crate) const IMMUTABLE: &str = "tools";
+const MOVING_TAGS: [&str; 4] = ["archweld.*", "latest", "main", "release"];
 const REFS: [&str; 2] = ["main", "release"];
 
 /// What is put in place of parts of archweld, to show that the simulation finds what is wrong with
@@ -122,6 +127,8 @@ pub(crate) struct Fixture {
     config: Config,
     /// How long an execution may take.
     pub(crate) time_max: SignedDuration,
+    /// How long `publish` may take.
+    publish_max: SignedDuration,
 }
 
 impl Fixture {
@@ -139,17 +146,22 @@ impl Fixture {
 
     fn new() -> Result<Self, WorldError> {
         let wrong = |problem: String| WorldError::Deployment(problem);
-        let folder =
-            std::env::temp_dir().join(format!("archweld-simulation-{}", std::process::id()));
-        let (infra, definitions) = (folder.join("infra"), folder.join("state-machine"));
-        fs::create_dir_all(&infra)?;
-        fs::create_dir_all(&definitions)?;
-        fs::write(infra.join("archweld.toml"), CONFIG)?;
-        fs::write(infra.join("template.yaml"), include_str!("../../../infra/template.yaml"))?;
-        fs::write(
-            definitions.join("multi-arch-build.asl.json"),
-            include_str!("../../../state-machine/multi-arch-build.asl.json"),
-        )?;
+        let files = [
+            ("infra/archweld.toml", CONFIG),
+            ("infra/template.yaml", include_str!("../../../infra/template.yaml")),
+            (
+                "state-machine/multi-arch-build.asl.json",
+                include_str!("../../../state-machine/multi-arch-build.asl.json"),
+            ),
+        ];
+        // One folder for all processes that simulate the same.
+        let of_all = Digest::of(files.map(|(_, text)| text).concat().as_bytes()).to_string();
+        let name = format!("archweld-simulation-{}", of_all.replace(':', "-"));
+        let folder = std::env::temp_dir().join(name);
+        for (path, text) in files {
+            ensure_file(&folder.join(path), text)?;
+        }
+        let infra = folder.join("infra");
         let deployment = Deployment {
             stack_name: STACK.to_owned(),
             account: ACCOUNT.to_owned(),
@@ -173,8 +185,24 @@ impl Fixture {
             state_machine.definition = DefinitionText::Inline(value);
             state_machine.substitutions.clear();
         }
-        Ok(Self { folder, stack, config, time_max })
+        let publish = stack.functions.iter().find(|function| function.binary == "publish");
+        let publish_max = publish.map(|function| function.timeout.try_into().unwrap_or_default());
+        let publish_max = publish_max.unwrap_or_default();
+        Ok(Self { folder, stack, config, time_max, publish_max })
     }
+}
+
+/// Writes a file unless it is there, whole at once: others may do the same.
+fn ensure_file(path: &Path, text: &str) -> io::Result<()> {
+    if fs::read_to_string(path).is_ok_and(|found| found == text) {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
 }
 
 /// Something that a person, a provider or a schedule does.
@@ -241,7 +269,8 @@ impl World {
         let before = unit(mix(seed, 1, 0)) * BEFORE_NIGHT_MS as f64;
         let origin = Timestamp::from_millisecond(night - before as i64).unwrap_or_default();
         let host = Host::seeded(ACCOUNT, REGION, origin, seed);
-        let model = Model::new(fixture.config.clone(), fixture.time_max, origin);
+        let times = (fixture.time_max, fixture.publish_max);
+        let model = Model::new(fixture.config.clone(), times, origin);
         let shared = Shared::new(host.clone(), seed, plan.clone(), traced, model);
         let skew = shared.plan(Fault::ClockSkew);
         let skew_seconds = skew.map_or(0, |skew| ((skew.size * 2.0 - 1.0) * 20.0) as i64);
@@ -301,6 +330,12 @@ impl World {
                 .parse()
                 .map_err(|error| WorldError::Deployment(format!("repository {name}: {error}")))?;
             cloud.ensure_repository(&name).await?;
+            if name.as_str() == IMMUTABLE {
+                let but = MOVING_TAGS.map(str::to_owned).to_vec();
+                let kept = TagMutability::ImmutableWithExclusion(but);
+                let set = cloud.registry().set_tag_mutability(&name, kept).await;
+                set.map_err(|error| WorldError::Deployment(format!("{name}: {error}")))?;
+            }
         }
         drop(builds.registry.set(cloud.registry().clone()));
         let stack = cloud.stack();
