@@ -37,8 +37,8 @@ pub(crate) struct Model {
     pushed: BTreeMap<String, Pushed>,
     /// When each digest or tag was pushed by a build.
     pub(crate) pushed_at: BTreeMap<String, Timestamp>,
-    /// Indexes that were looked at.
-    indexes: BTreeSet<(String, String)>,
+    /// Indexes that were looked at, each with the name of the run whose images it holds.
+    indexes: BTreeMap<(String, String), String>,
     /// What each tag that never moves is at, and since when it has been set.
     fixed: BTreeMap<(String, String), (String, Timestamp)>,
     /// What was told of user failures: execution and target.
@@ -148,7 +148,7 @@ impl Model {
             tokens: BTreeMap::new(),
             pushed: BTreeMap::new(),
             pushed_at: BTreeMap::new(),
-            indexes: BTreeSet::new(),
+            indexes: BTreeMap::new(),
             fixed: BTreeMap::new(),
             failed: BTreeSet::new(),
             infrastructure: BTreeMap::new(),
@@ -327,9 +327,9 @@ impl Model {
             return Ok(());
         }
         let key = (repository.to_owned(), digest.to_owned());
-        if !self.indexes.contains(&key) {
-            self.index_is_whole(repository, tag, manifest)?;
-            self.indexes.insert(key);
+        if !self.indexes.contains_key(&key) {
+            let run = self.index_is_whole(repository, tag, manifest)?;
+            self.indexes.insert(key, run);
         }
         if matches!(kind, Kind::Fixed | Kind::Own) {
             let key = (repository.to_owned(), tag.to_owned());
@@ -364,7 +364,13 @@ impl Model {
         self.config.images().iter().find(|image| image.repository.as_str() == repository)
     }
 
-    fn index_is_whole(&self, repository: &str, tag: &str, manifest: &str) -> Checked {
+    /// Gives the name of the run whose images they are.
+    fn index_is_whole(
+        &self,
+        repository: &str,
+        tag: &str,
+        manifest: &str,
+    ) -> Result<String, (u8, String)> {
         let index: Index = serde_json::from_str(manifest)
             .map_err(|error| (1, format!("tag {tag} points at no index: {error}")))?;
         let mut platforms = BTreeSet::new();
@@ -394,7 +400,7 @@ impl Model {
         if runs.len() > 1 {
             return Err((2, format!("tag {tag} points at an index of {runs:?}")));
         }
-        Ok(())
+        Ok(runs.first().copied().unwrap_or_default().to_owned())
     }
 
     /// The state machine took a failure.
@@ -493,22 +499,21 @@ impl Model {
             });
             let Some(newest) = succeeded.max_by_key(|execution| execution.rank()) else { continue };
             let at = tags.get(tag);
-            // A run counts from its announcement on, though it may have failed later.
+            let key = at.map(|at| (repository.to_owned(), at.clone()));
+            let made_by = key.and_then(|key| self.indexes.get(&key));
+            // A run counts from its announcement on, though it may have failed later, even before it
+            // had set its own tag.
             let is_right = candidates().any(|execution| {
-                execution.rank() >= newest.rank() && at.is_some() && tags.get(&execution.name) == at
+                let is_at = tags.get(&execution.name) == at || made_by == Some(&execution.name);
+                execution.rank() >= newest.rank() && at.is_some() && is_at
             });
             if !is_right {
                 let (newest, image) = (&newest.name, &image.name);
-                let of = tags.iter().find(|(own, it)| Some(*it) == at && self.kind_is_own(own));
-                let of = of.map_or("nothing known", |(own, _)| own);
+                let of = made_by.map_or("nothing known", String::as_str);
                 return Err((5, format!("{image}: {tag} is at {of}, the newest run is {newest}")));
             }
         }
         Ok(())
-    }
-
-    fn kind_is_own(&self, tag: &str) -> bool {
-        matches!(self.kind(tag), Kind::Own)
     }
 }
 
