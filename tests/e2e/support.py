@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -175,21 +176,22 @@ class EndToEnd(unittest.TestCase):
 
             def banner():
                 self.assertIsNone(process.poll(), output.read_text())
-                fields = dict(line.split(None, 1) for line in output.read_text().splitlines() if " " in line)
-                return fields if "Ctrl-C" in fields else None
+                text = output.read_text()
+                return text if re.search(r"^\s*Ctrl-C ", text, re.MULTILINE) else None
 
-            fields = wait_until(banner, "archweld up prints its banner")
-            yield process, Cloud(fields["AWS"].split()[1], fields["registry"], fields["start"])
+            text = wait_until(banner, "archweld up prints its banner")
+            fields = dict(line.split(None, 1) for line in text.splitlines() if " " in line.strip())
+            state_machine = re.search(r"--state-machine-arn (\S+)", text).group(1)
+            yield process, Cloud(fields["AWS"].split()[1], fields["registry"], state_machine)
 
 
 class Cloud:
     """A local cloud, as the AWS CLI, boto3, Docker and skopeo see it."""
 
-    def __init__(self, endpoint, registry, start_line):
+    def __init__(self, endpoint, registry, state_machine):
         self.endpoint = endpoint
         self.registry = registry
-        arguments = start_line.split()
-        self.state_machine = arguments[arguments.index("--state-machine-arn") + 1]
+        self.state_machine = state_machine
         self.environment = {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}
 
     def client(self, service):
