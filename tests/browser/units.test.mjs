@@ -68,6 +68,13 @@ test("an execution that is stopped stops what was open", () => {
   assert.deepEqual(history.of("Plan").map((it) => it.status), ["aborted"]);
 });
 
+test("an execution that goes on after it was stopped ends what was open", () => {
+  const stopped = [["ExecutionStarted", 0], ["TaskStateEntered", 1, { state: "Plan" }], ["TaskScheduled", 2], ["ExecutionAborted", 0]];
+  const redriven = [["ExecutionRedriven", 4], ["TaskScheduled", 3], ["TaskSucceeded", 6], ["TaskStateExited", 7, { state: "Plan" }], ["ExecutionSucceeded", 8]];
+  const history = new History(events(...stopped, ...redriven));
+  assert.deepEqual(history.of("Plan").map((it) => [it.status, it.retries]), [["succeeded", 1]]);
+});
+
 const next = (to, kind = "next") => ({ to, kind });
 const task = (name, ...edges) => ({ name, kind: "Task", edges, ends: edges.length === 0 });
 const GRAPH = {

@@ -80,6 +80,8 @@ export class History {
       return visit;
     } else if (/^Execution(Failed|Aborted|TimedOut|Succeeded)$/.test(type)) {
       this.#finish(type, at);
+    } else if (type === "ExecutionRedriven") {
+      this.#goOn();
     }
     return state && before?.state !== state ? (this.#open((it) => it.state === state) ?? before) : before;
   }
@@ -120,6 +122,14 @@ export class History {
     for (const visit of this.visits) {
       visit.end(status, at);
       for (const iteration of visit.iterations) if (iteration.status === "active") Object.assign(iteration, { status, ended: at });
+    }
+  }
+
+  /** What was cut off by the end goes on: https://docs.aws.amazon.com/step-functions/latest/dg/redrive-executions.html */
+  #goOn() {
+    const wasCutOff = (it) => it.status === "failed" || it.status === "aborted";
+    for (const visit of this.visits) {
+      for (const it of [visit, ...visit.iterations]) if (wasCutOff(it)) Object.assign(it, { status: "active", ended: null });
     }
   }
 
