@@ -248,7 +248,7 @@ impl At {
 
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
-    /// How many runs; worlds of some twenty are simulated until there were as many
+    /// How many runs; worlds of some 35 are simulated until there were as many
     #[arg(long, default_value_t = 10_000)]
     pub(crate) runs: u64,
     /// The seed of the first world; the next has the next

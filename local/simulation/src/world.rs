@@ -502,24 +502,15 @@ impl World {
             }
             Action::Console => self.start("console", "{}").await,
             Action::StopExecution { fault } => {
-                let arn = {
-                    let state = self.shared.state();
-                    let running: Vec<&String> = state.model.running().map(|(arn, _)| arn).collect();
-                    let at = (fault.size * running.len() as f64) as usize;
-                    running.get(at).map(|arn| (*arn).clone())
-                };
+                let arn = pick(self.shared.state().model.running(), fault.size)
+                    .map(|(arn, _)| arn.clone());
                 if let Some(arn) = arn {
                     self.shared.hit(fault, |model| model.runs(Some(&arn)));
                     drop(self.sfn.stop_execution().execution_arn(arn).send().await);
                 }
             }
             Action::Redrive { fault } => {
-                let arn = {
-                    let state = self.shared.state();
-                    let unsuccessful: Vec<&String> = state.model.unsuccessful().collect();
-                    let at = (fault.size * unsuccessful.len() as f64) as usize;
-                    unsuccessful.get(at).map(|arn| (*arn).clone())
-                };
+                let arn = pick(self.shared.state().model.unsuccessful(), fault.size).cloned();
                 if let Some(arn) = arn {
                     self.shared.hit(fault, |model| model.runs(Some(&arn)));
                     drop(self.sfn.redrive_execution().execution_arn(arn).send().await);
@@ -540,11 +531,9 @@ impl World {
             Action::Rerun { number, fault } => {
                 let input = {
                     let state = self.shared.state();
-                    let known = state.model.executions.len();
-                    let at = (fault.size * known as f64) as usize;
                     let mut all: Vec<_> = state.model.executions.values().collect();
                     all.sort_by_key(|execution| execution.number);
-                    all.get(at).map(|execution| {
+                    pick(all.into_iter(), fault.size).map(|execution| {
                         let mut input = execution.input.clone();
                         // What starts it is no delivery.
                         if let Some(trigger) = input["trigger"].as_object_mut() {
@@ -642,6 +631,13 @@ impl World {
         }
         last
     }
+}
+
+/// One of these, by a number from 0 to 1; none of none.
+fn pick<T>(from: impl Iterator<Item = T>, number: f64) -> Option<T> {
+    let mut all: Vec<T> = from.collect();
+    let at = (number * all.len() as f64) as usize;
+    (at < all.len()).then(|| all.swap_remove(at))
 }
 
 fn delivery(seed: u64, number: u64) -> String {

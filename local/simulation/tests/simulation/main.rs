@@ -7,7 +7,7 @@ mod replay;
 
 use archweld_simulation::{Alterations, Fault, FaultPlan, run, simulate};
 
-/// How many runs `make test` simulates: seeds never change.
+/// How many runs are simulated here; the command simulates more in `make test`. Seeds never change.
 const RUNS: u64 = 400;
 
 #[test]
