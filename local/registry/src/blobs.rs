@@ -229,7 +229,7 @@ impl Staged {
 
     /// Appends what arrives on `body`. If the caller goes away in between, what was counted stays
     /// and the next call goes on from there.
-    pub(crate) async fn append(&mut self, mut body: Body) -> Result<(), RegistryError> {
+    pub(crate) async fn append(&mut self, body: &mut Body) -> Result<(), RegistryError> {
         use http_body_util::BodyExt as _;
         if let StagedContent::File { file, .. } = &mut self.content {
             file.seek(io::SeekFrom::Start(self.reservation.bytes())).await?;

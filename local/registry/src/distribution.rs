@@ -9,7 +9,7 @@
 
 mod route;
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use archweld_model::{Digest, RepositoryName};
 use axum::{
@@ -23,6 +23,7 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use self::route::{Query, Resource, Target};
 use crate::{
@@ -39,6 +40,9 @@ const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied
 
 /// How long a bearer token is said to last, as ECR's credentials do; in truth it never ends.
 const TOKEN_SECONDS: u32 = 12 * 60 * 60;
+
+/// How long the rest of a refused body is read, as long as nginx's `lingering_time`.
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// A refusal in the API's own shape
 /// (<https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#error-codes>).
@@ -64,17 +68,28 @@ impl Registry {
 }
 
 async fn answer(State(registry): State<Registry>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let mut response = match dispatch(&registry, &parts, body).await {
+    let (parts, mut body) = request.into_parts();
+    let mut response = match dispatch(&registry, &parts, &mut body).await {
         Ok(response) => response,
-        Err(refusal) => refusal.into_response(&parts.method),
+        Err(refusal) => {
+            drain(body).await;
+            refusal.into_response(&parts.method)
+        }
     };
     let version = HeaderValue::from_static("registry/2.0");
     response.headers_mut().insert(API_VERSION, version);
     response
 }
 
-async fn dispatch(registry: &Registry, parts: &Parts, body: Body) -> Answer {
+/// Reads what is left of a refused body, for a while. An answer that comes before the body's end,
+/// and with it the end of the connection, resets what the client still sends: it would tell of a
+/// broken pipe instead of the refusal.
+async fn drain(mut body: Body) {
+    let all = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = timeout(DRAIN, all).await;
+}
+
+async fn dispatch(registry: &Registry, parts: &Parts, body: &mut Body) -> Answer {
     let target = Target::parse(parts.uri.path())?;
     let query = Query::parse(parts.uri.query());
     authorize(registry, parts, &target)?;
@@ -210,7 +225,7 @@ async fn put_manifest(
     parts: &Parts,
     name: &RepositoryName,
     reference: &str,
-    body: Body,
+    body: &mut Body,
 ) -> Answer {
     let reference = parse_reference(reference)?;
     let media_type = parts.headers.get(header::CONTENT_TYPE);
@@ -232,7 +247,7 @@ async fn put_manifest(
     respond(StatusCode::CREATED, headers, Body::empty())
 }
 
-async fn collect_manifest(body: Body) -> Result<Bytes, RegistryError> {
+async fn collect_manifest(body: &mut Body) -> Result<Bytes, RegistryError> {
     match Limited::new(body, MANIFEST_BYTES_MAX).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
@@ -297,7 +312,7 @@ async fn post_upload(
     registry: &Registry,
     name: &RepositoryName,
     query: &Query,
-    body: Body,
+    body: &mut Body,
 ) -> Answer {
     if let Some(digest) = query.get("mount") {
         let digest = parse_digest(digest)?;

@@ -85,7 +85,7 @@ impl Registry {
         repository: &RepositoryName,
         id: &str,
         offset: Option<u64>,
-        body: Body,
+        body: &mut Body,
     ) -> Result<u64, RegistryError> {
         let upload = self.inner.uploads.find(repository, id)?;
         let mut slot = upload.lock().await;

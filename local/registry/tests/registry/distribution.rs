@@ -1,8 +1,14 @@
 //! The scenarios of the OCI conformance suite, as far as they matter, and what ECR adds to them.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use archweld_model::Digest;
 use archweld_registry::{Options, Storage, TagMutability};
 use axum::{body::Body, http::StatusCode};
+use futures_util::StreamExt as _;
 use serde_json::json;
 
 use crate::fixture::{
@@ -72,6 +78,24 @@ async fn an_interrupted_chunk_is_resumed_where_its_last_byte_was_counted() {
         env.send("PATCH", &upload, &[("content-range", "4-6")], "ent").await;
         let path = format!("{upload}?digest={}", Digest::of(b"content"));
         assert_eq!(env.send("PUT", &path, &[], Body::empty()).await.status, StatusCode::CREATED);
+    }
+}
+
+/// Else a client that still sends hears that its connection is gone, not why.
+#[tokio::test]
+async fn a_refused_body_is_read_to_its_end_before_the_answer() {
+    let options = Options { bytes_max: Some(10), ..options(Storage::Memory) };
+    let env = Fixture::new(options).await;
+    let sent = Arc::new(AtomicUsize::new(0));
+    for path in ["/v2/app/blobs/uploads/unknown".to_owned(), env.begin_upload().await] {
+        let counter = Arc::clone(&sent);
+        let pieces = futures_util::stream::iter(0..100).map(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::io::Error>("piece")
+        });
+        let reply = env.send("PATCH", &path, &[], Body::from_stream(pieces)).await;
+        assert!(reply.status.is_client_error(), "{path}: {}", reply.status);
+        assert_eq!(sent.swap(0, Ordering::Relaxed), 100, "{path}");
     }
 }
 
