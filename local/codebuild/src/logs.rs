@@ -5,9 +5,7 @@
 //! `aws logs get-log-events`, `aws logs tail` and `aws logs describe-log-streams` need.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,8 +14,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use file::LogFile;
 use filter::Filter;
 
+mod file;
 mod filter;
 mod window;
 
@@ -28,7 +28,8 @@ pub use window::{LOG_WINDOW_BYTES_MAX, LogLength, LogText, LogWindow};
 pub const LOG_LINE_BYTES_MAX: usize = 16 * 1024;
 /// The longest log that is kept in a file, in bytes.
 pub const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// The longest log that is kept in memory, in bytes.
+/// The longest log that is kept in memory, in bytes; and how much of one waits there for a disk that
+/// is full.
 const MEMORY_LOG_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How much of a log one answer holds, in bytes, and in events.
 const PAGE_BYTES_MAX: u64 = 1024 * 1024;
@@ -52,7 +53,6 @@ struct StreamName {
 struct Stream {
     backing: Backing,
     bytes: u64,
-    bytes_max: u64,
     full: bool,
     secrets: Vec<String>,
     created_ms: i64,
@@ -63,12 +63,7 @@ struct Stream {
 
 enum Backing {
     Memory(Vec<u8>),
-    /// The writer is there as long as the build goes on: thousands of finished builds must not
-    /// hold a file open each.
-    File {
-        path: PathBuf,
-        writer: Option<File>,
-    },
+    File(LogFile),
 }
 
 /// A line of a log where it was found.
@@ -90,17 +85,13 @@ impl Logs {
 
     /// Begins a log. None of `secrets` will appear in it.
     pub(crate) fn begin(&self, group: &str, stream: &str, secrets: Vec<String>) {
-        let backing = self.path(stream).and_then(|path| match open_to_write(&path) {
-            Ok(file) => Some(Backing::File { path, writer: Some(file) }),
-            Err(error) => {
-                tracing::warn!(log.path = %path.display(), %error, "keeps a log in memory");
-                None
-            }
-        });
+        let backing = match self.path(stream) {
+            Some(path) => Backing::File(LogFile::new(path, 0)),
+            None => Backing::Memory(Vec::new()),
+        };
         let now = self.host.now().as_millisecond();
         let stream_state = Stream {
-            bytes_max: if backing.is_some() { LOG_BYTES_MAX } else { MEMORY_LOG_BYTES_MAX },
-            backing: backing.unwrap_or(Backing::Memory(Vec::new())),
+            backing,
             bytes: 0,
             full: false,
             secrets,
@@ -121,9 +112,8 @@ impl Logs {
             Err(error) => return Err(error),
         };
         let mut state = Stream {
-            backing: Backing::File { path, writer: None },
+            backing: Backing::File(LogFile::new(path, bytes)),
             bytes,
-            bytes_max: LOG_BYTES_MAX,
             full: true,
             secrets: Vec::new(),
             created_ms: created.as_millisecond(),
@@ -144,10 +134,7 @@ impl Logs {
         let mut stream = lock(&stream);
         stream.full = false;
         stream.secrets = secrets;
-        if let Err(error) = stream.end_line() {
-            stream.full = true;
-            tracing::warn!(log.stream = name.stream, %error, "could not write on in a log");
-        }
+        stream.change(&name, Stream::end_line);
     }
 
     fn insert(&self, group: &str, stream: &str, state: Stream) {
@@ -155,14 +142,14 @@ impl Logs {
         lock(&self.streams).insert(name, Arc::new(Mutex::new(state)));
     }
 
-    /// Ends a log; a line that comes late is still added.
-    pub(crate) fn end(&self, group: &str, stream: &str) {
+    /// Ends a log; a line that comes late is still added. Says whether the disk took all of it: if
+    /// not, try again later.
+    pub(crate) fn end(&self, group: &str, stream: &str) -> bool {
         let name = StreamName { group: group.to_owned(), stream: stream.to_owned() };
-        if let Some(stream) = lock(&self.streams).get(&name)
-            && let Backing::File { writer, .. } = &mut lock(stream).backing
-        {
-            *writer = None;
-        }
+        let Some(stream) = lock(&self.streams).get(&name).cloned() else { return true };
+        let mut stream = lock(&stream);
+        stream.change(&name, Stream::close);
+        stream.waiting() == 0
     }
 
     /// Forgets a log, and its file.
@@ -182,10 +169,7 @@ impl Logs {
         let stream = lock(&self.streams).get(&name).cloned()?;
         let mut stream = lock(&stream);
         let line = cut(mask(line, &stream.secrets));
-        if let Err(error) = stream.append(self.host.now(), &line) {
-            stream.full = true;
-            tracing::warn!(log.stream = name.stream, %error, "could not write on in a log");
-        }
+        stream.change(&name, |stream| stream.append(self.host.now(), &line));
         Some(line)
     }
 
@@ -408,14 +392,44 @@ impl Stream {
         self.write(b"\n")
     }
 
-    fn write(&mut self, record: &[u8]) -> io::Result<()> {
-        match &mut self.backing {
-            Backing::Memory(bytes) => bytes.extend_from_slice(record),
-            Backing::File { writer: Some(file), .. } => file.write_all(record)?,
-            Backing::File { path, writer: None } => open_to_write(path)?.write_all(record)?,
+    /// Changes the log, and tells when the disk ceases to take it and when it has taken all of it.
+    fn change(&mut self, name: &StreamName, change: impl FnOnce(&mut Self) -> io::Result<()>) {
+        let was_behind = self.waiting() > 0;
+        match change(self) {
+            Ok(()) if was_behind => {
+                tracing::info!(log.stream = name.stream, "a log is whole again");
+            }
+            Err(error) if !was_behind => {
+                tracing::warn!(log.stream = name.stream, %error, "a log waits for the disk");
+            }
+            Ok(()) | Err(_) => {}
         }
+    }
+
+    /// How much waits for the disk, in bytes.
+    fn waiting(&self) -> u64 {
+        match &self.backing {
+            Backing::Memory(_) => 0,
+            Backing::File(file) => file.waiting(),
+        }
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        let Backing::File(file) = &mut self.backing else { return Ok(()) };
+        let written = file.catch_up();
+        file.close();
+        written
+    }
+
+    fn write(&mut self, record: &[u8]) -> io::Result<()> {
         self.bytes += record.len() as u64;
-        Ok(())
+        match &mut self.backing {
+            Backing::Memory(bytes) => {
+                bytes.extend_from_slice(record);
+                Ok(())
+            }
+            Backing::File(file) => file.append(record),
+        }
     }
 
     fn append(&mut self, now: Timestamp, line: &str) -> io::Result<()> {
@@ -423,31 +437,31 @@ impl Stream {
             return Ok(());
         }
         let mut record = format!("{now:.3} {line}\n");
-        if self.bytes + record.len() as u64 > self.bytes_max {
+        let (kept_max, in_memory) = match &self.backing {
+            Backing::Memory(bytes) => (MEMORY_LOG_BYTES_MAX, bytes.len() as u64),
+            Backing::File(file) => (LOG_BYTES_MAX, file.waiting()),
+        };
+        let more = record.len() as u64;
+        if self.bytes + more > kept_max || in_memory + more > MEMORY_LOG_BYTES_MAX {
             self.full = true;
             record = format!("{now:.3} [the log ends here: it holds {} bytes]\n", self.bytes);
         }
         let offset = self.bytes;
-        self.write(record.as_bytes())?;
         self.lines.append(offset, record.len() as u64);
         let ms = now.as_millisecond();
         self.first_ms.get_or_insert(ms);
         self.last_ms = Some(ms);
-        Ok(())
+        self.write(record.as_bytes())
     }
 
     fn read(&self, start: u64, end: u64) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
         match &self.backing {
             Backing::Memory(bytes) => {
+                let length = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
                 let start = usize::try_from(start).unwrap_or(usize::MAX);
                 Ok(bytes.iter().skip(start).take(length).copied().collect())
             }
-            Backing::File { path, .. } => {
-                let mut bytes = vec![0; length];
-                File::open(path)?.read_exact_at(&mut bytes, start)?;
-                Ok(bytes)
-            }
+            Backing::File(file) => file.read(start, end),
         }
     }
 
@@ -510,11 +524,6 @@ impl Stream {
         }
         Ok(low)
     }
-}
-
-/// Opens a log to add to it. It is for the user alone: a build may print what it should not.
-fn open_to_write(path: &Path) -> io::Result<File> {
-    File::options().create(true).append(true).mode(0o600).open(path)
 }
 
 /// The whole lines of a piece of a log that begins at `offset`.

@@ -69,13 +69,15 @@ impl Records {
         Ok(records)
     }
 
-    /// Keeps a record. A failure costs the history of one build, so it is only logged.
-    pub(crate) fn save(&self, build: &Build, idempotency: Option<&Idempotency>) {
-        let Some(folder) = &self.folder else { return };
+    /// Keeps a record, and says whether it could.
+    pub(crate) fn save(&self, build: &Build, idempotency: Option<&Idempotency>) -> bool {
+        let Some(folder) = &self.folder else { return true };
         let record = Record { build: build.clone(), idempotency: idempotency.cloned() };
-        if let Err(error) = write(folder, &record) {
+        let written = write(folder, &record);
+        if let Err(error) = &written {
             tracing::warn!(build.id = build.id, %error, "could not keep the record of a build");
         }
+        written.is_ok()
     }
 
     pub(crate) fn remove(&self, build: &Build) {

@@ -30,6 +30,8 @@ use crate::worker::{Job, Outcome, Reporter, Worker};
 pub const WORKER_END_MS_MAX: u64 = 1_500;
 /// How many builds are remembered; the oldest finished ones are forgotten first.
 pub const BUILDS_KEPT_MAX: usize = 10_000;
+/// How long the service waits before it tries a disk again that was full.
+const DISK_RETRY: Duration = Duration::from_secs(1);
 /// How many notices a slow subscriber may lag behind before it misses some.
 const NOTICES_MAX: usize = 4_096;
 /// How long an idempotency token counts, in seconds.
@@ -102,6 +104,8 @@ pub(crate) struct Entry {
     info: Arc<BuildInfo>,
     stop: CancellationToken,
     idempotency: Option<Idempotency>,
+    /// Whether the folder holds the record as it is now.
+    is_saved: bool,
 }
 
 /// What an idempotency token stands for.
@@ -109,6 +113,13 @@ struct Token {
     input: Value,
     id: String,
     used: Timestamp,
+}
+
+impl Inner {
+    /// Keeps the record of a build; see [`CodeBuild::keep`] where the disk does not take it.
+    fn save(&self, entry: &mut Entry) {
+        entry.is_saved = self.records.save(&entry.build, entry.idempotency.as_ref());
+    }
 }
 
 impl State {
@@ -126,7 +137,7 @@ impl State {
         self.order.insert(sequence, build.id.clone());
         let info = BuildInfo::new(&build);
         let stop = CancellationToken::new();
-        let entry = Entry { sequence, info, stop, build, idempotency };
+        let entry = Entry { sequence, info, stop, build, idempotency, is_saved: true };
         self.builds.entry(entry.build.id.clone()).insert_entry(entry).into_mut()
     }
 
@@ -423,12 +434,15 @@ impl CodeBuild {
         build.phases = vec![phase(PhaseType::Submitted, true), phase(PhaseType::Queued, false)];
         build.current_phase = PhaseType::Queued;
         (inner.events)(events::phase_change(&inner.host, &build, &build.phases[0]));
-        inner.records.save(&build, idempotency.as_ref());
 
         let entry = state.insert(build.clone(), idempotency);
+        inner.save(entry);
         self.notify(Notice::Queued { build: Arc::clone(&entry.info) });
-        let task = self.clone().run(build.id.clone(), entry.stop.clone());
-        inner.tasks.spawn(task);
+        let (service, id, stop) = (self.clone(), build.id.clone(), entry.stop.clone());
+        inner.tasks.spawn(async move {
+            service.run(&id, stop).await;
+            service.keep(&id).await;
+        });
         for forgotten in state.prune() {
             inner.records.remove(&forgotten);
             inner.logs.remove(&forgotten.logs.group_name, &forgotten.logs.stream_name);
@@ -451,9 +465,9 @@ impl CodeBuild {
     }
 
     /// The life of one build: waits for a slot, works, frees the slot.
-    async fn run(self, id: String, stop: CancellationToken) {
+    async fn run(&self, id: &str, stop: CancellationToken) {
         let Some((queued_minutes, minutes)) =
-            self.state().builds.get(&id).map(|entry| {
+            self.state().builds.get(id).map(|entry| {
                 (entry.build.queued_timeout_in_minutes, entry.build.timeout_in_minutes)
             })
         else {
@@ -465,31 +479,52 @@ impl CodeBuild {
             slot = Arc::clone(&self.inner.slots).acquire_owned() => slot,
             () = tokio::time::sleep(minutes_of(queued_minutes)) => {
                 let context = PhaseContext::new("QUEUE_TIMED_OUT", "Build has timed out in queue");
-                self.finish(&id, Status::TimedOut.into(), vec![context]);
+                self.finish(id, Status::TimedOut.into(), vec![context]);
                 return;
             }
         };
-        self.begin_phase(&id, PhaseType::Provisioning);
-        self.end_phase(&id, Status::Succeeded, Vec::new());
+        self.begin_phase(id, PhaseType::Provisioning);
+        self.end_phase(id, Status::Succeeded, Vec::new());
         let cancelled = CancellationToken::new();
-        let Some(job) = self.job(&id, cancelled.clone()) else { return };
+        let Some(job) = self.job(id, cancelled.clone()) else { return };
         let mut work = self.inner.worker.run(job);
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             outcome = &mut work => {
-                self.finish(&id, outcome, Vec::new());
+                self.finish(id, outcome, Vec::new());
                 return;
             }
             () = tokio::time::sleep(minutes_of(minutes)) => {
                 let context = PhaseContext::new("BUILD_TIMED_OUT", "Build has timed out.");
-                self.finish(&id, Status::TimedOut.into(), vec![context]);
+                self.finish(id, Status::TimedOut.into(), vec![context]);
             }
         }
         cancelled.cancel();
         let bound = Duration::from_millis(WORKER_END_MS_MAX);
         if tokio::time::timeout(bound, work).await.is_err() {
             tracing::warn!(build.id = id, "a worker did not end in time");
+        }
+    }
+
+    /// Writes what the disk did not take of a build, once there is room or for the last time.
+    async fn keep(&self, id: &str) {
+        loop {
+            let is_last = {
+                let mut state = self.state();
+                let closed = state.closed;
+                let Some(entry) = state.builds.get_mut(id) else { return };
+                if !entry.is_saved {
+                    self.inner.save(entry);
+                }
+                let logs = &entry.build.logs;
+                let is_whole = self.inner.logs.end(&logs.group_name, &logs.stream_name);
+                closed || (entry.is_saved && is_whole)
+            };
+            if is_last {
+                return;
+            }
+            tokio::time::sleep(DISK_RETRY).await;
         }
     }
 
@@ -526,7 +561,7 @@ impl CodeBuild {
                 contexts: Vec::new(),
             });
             // Should this process end, the next one knows in which phase that was.
-            self.inner.records.save(&entry.build, entry.idempotency.as_ref());
+            self.inner.save(entry);
             self.notify(Notice::PhaseBegan { build: Arc::clone(&entry.info), phase });
         });
     }
@@ -574,10 +609,10 @@ impl CodeBuild {
                 // The phase that was open is the last but one now: COMPLETED came after it.
                 self.tell_phase_end(entry);
             }
-            let build = &entry.build;
             // In this order: a crash in between tells of the build's end twice, never not at all.
-            (self.inner.events)(events::state_change(&self.inner.host, build));
-            self.inner.records.save(build, entry.idempotency.as_ref());
+            (self.inner.events)(events::state_change(&self.inner.host, &entry.build));
+            self.inner.save(entry);
+            let build = &entry.build;
             self.inner.logs.end(&build.logs.group_name, &build.logs.stream_name);
             self.notify(Notice::Finished {
                 build: Arc::clone(&entry.info),
@@ -602,7 +637,7 @@ impl CodeBuild {
                 if let Some(entry) = state.builds.get_mut(id) {
                     let config = entry.build.auto_retry_config.get_or_insert_default();
                     config.next_auto_retry = Some(next.arn);
-                    self.inner.records.save(&entry.build, entry.idempotency.as_ref());
+                    self.inner.save(entry);
                 }
             }
             Err(error) => tracing::warn!(build.id = id, %error, "could not try a build again"),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -582,6 +583,36 @@ async fn records_and_logs_outlive_the_process() {
     });
     let events = cloud.codebuild.call_logs("GetLogEvents", input).await.unwrap();
     assert_eq!(events["events"][1]["message"], "still building\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_disk_does_not_take_of_a_build_is_written_once_it_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        || Settings { folder: Some(folder.path().join("codebuild")), ..Settings::default() };
+    let cloud = Cloud::with(settings(), true);
+    let parts = ["builds", "logs"].map(|part| folder.path().join("codebuild").join(part));
+    let away = parts.clone().map(|part| part.with_extension("away"));
+    let rename = |from: &[PathBuf], to: &[PathBuf]| {
+        from.iter().zip(to).for_each(|(from, to)| std::fs::rename(from, to).unwrap());
+    };
+    rename(&parts, &away);
+    let id = cloud.start(&[]).await;
+    let build = cloud.finished(&id).await;
+    let log = json!({
+        "logGroupName": "/aws/codebuild/app",
+        "logStreamName": build["logs"]["streamName"],
+        "startFromHead": true,
+    });
+    let lines = cloud.codebuild.call_logs("GetLogEvents", log.clone()).await.unwrap();
+    assert_eq!(lines["events"][1]["message"], "still building\n");
+    rename(&away, &parts);
+    sleep(Duration::from_secs(2)).await;
+    drop(cloud);
+
+    let cloud = Cloud::on(host(8), settings(), true);
+    assert_eq!(cloud.build(&id).await, build);
+    assert_eq!(cloud.codebuild.call_logs("GetLogEvents", log).await.unwrap(), lines);
 }
 
 #[tokio::test(start_paused = true)]
