@@ -10,16 +10,17 @@ use aws_sdk_codebuild::{
     primitives::DateTime,
     types::{Build, StatusType},
 };
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future::try_join_all, stream};
 use jiff::Timestamp;
 
 use crate::{AT_ONCE_MAX, Clients, Error, Reconciled, executions::Executions};
 
-/// How far back it looks, in pages of a hundred builds of one project.
+/// How far back it looks, in pages of a hundred builds of each project.
 const PAGES_MAX: u32 = 5;
-/// How many builds of a project it asks for first, and at most: each is some kilobytes, and most often
-/// the newest few are all that it is after.
+/// How many builds of each project it asks for first: each is some kilobytes, and most often the
+/// newest few are all that it is after.
 const BATCH_FIRST: usize = 4;
+/// How many builds CodeBuild tells of at a time.
 const BATCH_MAX: usize = 100;
 /// How much longer ago, in seconds, a build may have begun than the clock of Step Functions says of
 /// its execution, and how long the news of something may take to arrive everywhere.
@@ -31,6 +32,14 @@ pub(crate) struct OwnBuild {
     environment: Environment,
 }
 
+/// The builds of one project that were not looked at yet, newest first.
+struct Listing<'a> {
+    project: &'a str,
+    ids: std::vec::IntoIter<String>,
+    next_token: Option<String>,
+    pages_left: u32,
+}
+
 /// The builds of these projects that name an execution, from those begun at `since` on.
 pub(crate) async fn since(
     since: Timestamp,
@@ -38,42 +47,61 @@ pub(crate) async fn since(
     codebuild: &Client,
 ) -> Result<Vec<OwnBuild>, CallError> {
     let mut found = Vec::new();
-    for project in projects {
-        let mut next_token = None;
-        let mut batch = BATCH_FIRST;
-        for _ in 0..PAGES_MAX {
+    let mut batch = BATCH_FIRST;
+    let mut listings: Vec<Listing<'_>> = projects.iter().map(|name| Listing::new(name)).collect();
+    loop {
+        try_join_all(listings.iter_mut().map(|listing| listing.fill(codebuild))).await?;
+        let ids: Vec<String> =
+            listings.iter_mut().flat_map(|listing| listing.ids.by_ref().take(batch)).collect();
+        if ids.is_empty() {
+            return Ok(found);
+        }
+        let builds = details(ids, codebuild).await?;
+        for build in &builds {
+            let began = build.start_time().map(DateTime::secs);
+            if began.is_some_and(|began| began < since.as_second() - LAG_SECONDS) {
+                let of_project = |it: &&mut Listing<'_>| build.project_name() == Some(it.project);
+                listings.iter_mut().filter(of_project).for_each(Listing::end);
+            }
+        }
+        found.extend(builds.into_iter().filter_map(OwnBuild::new));
+        batch = (2 * batch).min(BATCH_MAX / projects.len());
+    }
+}
+
+impl<'a> Listing<'a> {
+    fn new(project: &'a str) -> Self {
+        Self { project, ids: Vec::new().into_iter(), next_token: None, pages_left: PAGES_MAX }
+    }
+
+    /// Asks for the next page, once there is nothing left of the one before.
+    async fn fill(&mut self, codebuild: &Client) -> Result<(), CallError> {
+        while self.ids.as_slice().is_empty() && self.pages_left > 0 {
             let page = codebuild
                 .list_builds_for_project()
-                .project_name(project)
-                // No sort order: stating one is an error once a project has more than 100 builds. The
-                // newest come first.
-                .set_next_token(next_token)
+                .project_name(self.project)
+                // No sort order: stating one is an error once a project has more than 100 builds.
+                // The newest come first.
+                .set_next_token(self.next_token.take())
                 .send()
                 .await
                 .map_err(|error| CallError::new("codebuild:ListBuildsForProject", &error))?;
-            next_token = page.next_token;
-            let ids = page.ids.unwrap_or_default();
-            let mut ids = ids.as_slice();
-            let mut reaches_back = false;
-            while !ids.is_empty() && !reaches_back {
-                let (first, rest) = ids.split_at(batch.min(ids.len()));
-                let builds = details(first, codebuild).await?;
-                let oldest = builds.iter().filter_map(Build::start_time).map(DateTime::secs).min();
-                reaches_back = oldest.is_some_and(|it| it < since.as_second() - LAG_SECONDS);
-                found.extend(builds.into_iter().filter_map(OwnBuild::new));
-                batch = (2 * batch).min(BATCH_MAX);
-                ids = rest;
-            }
-            if next_token.is_none() || reaches_back {
-                break;
-            }
+            self.ids = page.ids.unwrap_or_default().into_iter();
+            self.next_token = page.next_token;
+            self.pages_left = if self.next_token.is_some() { self.pages_left - 1 } else { 0 };
         }
+        Ok(())
     }
-    Ok(found)
+
+    /// Leaves out what is older than what was found.
+    fn end(&mut self) {
+        self.ids = Vec::new().into_iter();
+        self.pages_left = 0;
+    }
 }
 
-async fn details(ids: &[String], codebuild: &Client) -> Result<Vec<Build>, CallError> {
-    let builds = codebuild.batch_get_builds().set_ids(Some(ids.to_vec())).send().await;
+async fn details(ids: Vec<String>, codebuild: &Client) -> Result<Vec<Build>, CallError> {
+    let builds = codebuild.batch_get_builds().set_ids(Some(ids)).send().await;
     let builds = builds.map_err(|error| CallError::new("codebuild:BatchGetBuilds", &error))?;
     Ok(builds.builds.unwrap_or_default())
 }
