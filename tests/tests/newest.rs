@@ -65,7 +65,7 @@ type State = (
 enum Kind {
     /// A manifest build has set the run's own tag, and there is no other but the moving one.
     MovingTagOnly,
-    /// The run sets its own tag, a fixed tag and its record, side by side with its marker.
+    /// The run sets its own tag and a fixed one, then its marker, and its record.
     EveryTag,
 }
 

@@ -295,9 +295,9 @@ async fn the_depth_of_its_calls_does_not_depend_on_the_number_of_platforms() {
     const DELAY: Duration = Duration::from_millis(100);
     let platforms = ["linux/amd64", "linux/arm64", "linux/386", "linux/arm/v7", "linux/arm/v6"];
     for number in [1, 2, 5] {
-        // Four for the fixed tag, three for the moving one, and two for the look into the layers.
+        // Four for the fixed tag, four for the moving one, and two for the look into the layers.
         for (check, publisher, most) in
-            [(false, "lambda", 7), (false, "build", 7), (true, "lambda", 9)]
+            [(false, "lambda", 8), (false, "build", 8), (true, "lambda", 10)]
         {
             let world = World::open(Door::InProcess).await;
             let config = CONFIG.replace("tags =", &format!("check_executable = {check}\ntags ="));
@@ -471,6 +471,41 @@ async fn an_immutable_fixed_tag_of_another_image_is_refused_by_name() {
         let expected = "tag 0123456 of repository hello is immutable and names another image";
         assert_eq!(message, expected);
     }
+    world.cloud.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_fixed_tag_is_taken_meanwhile_moves_nothing() {
+    let world = World::open(Door::InProcess).await;
+    let kept = &["latest", "archweld.*"];
+    set_mutability(&world, ImageTagMutability::ImmutableWithExclusion, kept).await;
+    let first = world.publish_request(run("r1", "lambda"), |_| {}).await;
+    let input = json!({"commit": COMMIT, "publisher": "lambda", "trigger": {"sequence": 8}});
+    let second = world.publish_request(plan("r2", input), |_| {}).await;
+
+    let gates = Gates::default();
+    let clients = publish::Clients::new(&gates.gate("second", &world.cloud.sdk_config()));
+    let mut quicker = Some((world.publish_clients(), first));
+    let racing = tokio::spawn(async move { publish::handle(second, &clients).await });
+    while !racing.is_finished() {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        for (actor, call) in gates.waiting() {
+            // It found the tag free, and sets it a moment later.
+            if call.starts_with("PutImage 0123456")
+                && let Some((clients, first)) = quicker.take()
+            {
+                publish::handle(first, &clients).await.unwrap();
+            }
+            gates.let_through(actor, &call, true);
+        }
+    }
+    assert!(quicker.is_none());
+    let error = racing.await.unwrap().unwrap_err();
+    assert_eq!(error.name(), ErrorName::PublishTagImmutable);
+    let first = world.tagged("0123456").await.unwrap().digest;
+    assert_eq!(world.tagged("latest").await.unwrap().digest, first);
+    let markers = world.all_tags().into_keys().filter(|tag| tag.starts_with("archweld.latest."));
+    assert_eq!(markers.collect::<Vec<_>>(), ["archweld.latest.7"]);
     world.cloud.shutdown().await;
 }
 

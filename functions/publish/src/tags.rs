@@ -102,20 +102,21 @@ impl Tags {
         std::iter::once(&self.own).chain(&self.fixed)
     }
 
-    /// Sets them: first those that never move, then those that move.
+    /// Sets them: first those that never move, then those that move. A run that is refused one of the
+    /// first has announced none of the others.
     ///
     /// # Errors
     /// When ECR refuses one, or one that never moves is of another source.
     pub(crate) async fn set(self, index: &Image, repository: &Repository) -> Result<Set, Error> {
         self.check_taken(index, repository).await?;
-        let free = self.never_moving().map(|tag| (tag, IfTaken::Refuse));
+        let put = |tag, if_taken| Put { image: index, tag, if_taken };
+        let free = self.never_moving().filter(|tag| tag.named.is_none());
+        let free = free.map(|tag| put(&tag.tag, IfTaken::Refuse));
+        repository.put_all(free.collect()).await?;
         // Where an equal run is quicker and the repository lets no tag go, its marker is as good.
-        let markers = self.moving.iter().map(|(_, marker)| (marker, IfTaken::Leave));
-        let puts = free
-            .chain(markers)
-            .filter(|(tag, _)| tag.named.is_none())
-            .map(|(tag, if_taken)| Put { image: index, tag: &tag.tag, if_taken });
-        repository.put_all(puts.collect()).await?;
+        let markers = self.moving.iter().filter(|(_, marker)| marker.named.is_none());
+        let markers = markers.map(|(_, marker)| put(&marker.tag, IfTaken::Leave));
+        repository.put_all(markers.collect()).await?;
 
         let mut set = Set { set: vec![], kept: vec![], ahead: vec![] };
         for tag in self.never_moving() {

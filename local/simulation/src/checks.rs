@@ -499,16 +499,14 @@ impl Model {
             });
             let Some(newest) = succeeded.max_by_key(|execution| execution.rank()) else { continue };
             let at = tags.get(tag);
-            let key = at.map(|at| (repository.to_owned(), at.clone()));
-            let made_by = key.and_then(|key| self.indexes.get(&key));
-            // A run counts from its announcement on, though it may have failed later, even before it
-            // had set its own tag.
+            // A run counts from its announcement on, though it may have failed later.
             let is_right = candidates().any(|execution| {
-                let is_at = tags.get(&execution.name) == at || made_by == Some(&execution.name);
-                execution.rank() >= newest.rank() && at.is_some() && is_at
+                execution.rank() >= newest.rank() && at.is_some() && tags.get(&execution.name) == at
             });
             if !is_right {
                 let (newest, image) = (&newest.name, &image.name);
+                let key = at.map(|at| (repository.to_owned(), at.clone()));
+                let made_by = key.and_then(|key| self.indexes.get(&key));
                 let of = made_by.map_or("nothing known", String::as_str);
                 return Err((5, format!("{image}: {tag} is at {of}, the newest run is {newest}")));
             }
