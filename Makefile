@@ -102,7 +102,7 @@ lint: tools ## Check formatting, lints, documentation, the template and the scri
 	$(VENV)/bin/ruff format --check --quiet tests
 
 .PHONY: bench
-bench: ## Measure start-up, memory, size, archweld's own time, publishing and webhooks
+bench: ## Measure start-up, memory, size, archweld's own time, publishing, webhooks and the SDK
 	@$(MAKE) binaries PROFILE=release
 	@# Alone: what else is built with it decides which features its dependencies have.
 	@cargo build --quiet --release --package hello-lambda

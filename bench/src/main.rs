@@ -1,5 +1,5 @@
-//! Measures archweld: what its functions cost, and what it takes to publish an image and to
-//! answer a webhook.
+//! Measures archweld: what its functions cost, what it takes to publish an image and to answer a
+//! webhook, and what a call through the AWS SDK costs.
 //!
 //! What is compared is measured in turns, so that a change in the
 //! machine's load falls on all of it alike. `make bench` runs everything.
@@ -8,6 +8,7 @@ mod cloud;
 mod figures;
 mod functions;
 mod publish;
+mod sdk;
 mod webhook;
 
 use std::{
@@ -22,6 +23,7 @@ use clap::Parser;
 enum Command {
     Functions(functions::Arguments),
     Publish(publish::Arguments),
+    Sdk(sdk::Arguments),
     Webhook(webhook::Arguments),
 }
 
@@ -32,6 +34,8 @@ enum Error {
     Functions(#[from] functions::Error),
     #[error(transparent)]
     Publish(#[from] publish::Error),
+    #[error(transparent)]
+    Sdk(#[from] sdk::Error),
     #[error(transparent)]
     Webhook(#[from] webhook::Error),
     #[error(transparent)]
@@ -55,6 +59,10 @@ fn run(command: &Command) -> Result<(), Error> {
         Command::Publish(arguments) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(publish::bench(arguments))?
+        }
+        Command::Sdk(arguments) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(sdk::bench(arguments))?
         }
         Command::Webhook(arguments) => {
             // As `archweld up` has it.

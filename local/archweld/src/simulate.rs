@@ -89,12 +89,14 @@ fn explain(found: &Found) -> Result<(), Error> {
 }
 
 fn table(summary: &Summary, faults: &str) -> String {
-    let Summary { runs, published, worlds, took, threads, .. } = summary;
+    let Summary { runs, published, calls, worlds, took, threads, .. } = summary;
     let seconds = took.as_secs_f64();
     let per_second = *runs as f64 / seconds;
+    let calls_each = *calls as f64 / *runs as f64;
     let mut text = format!(
         "{runs} runs in {worlds} worlds, {published} published, faults {faults}: {seconds:.1} s, \
-         {per_second:.0} runs a second on {threads} threads\n\n",
+         {per_second:.0} runs a second on {threads} threads, {calls_each:.1} calls of AWS APIs a \
+         run\n\n",
     );
     _ = writeln!(text, "{:<28}{:>12}{:>14}{:>12}", "fault", "injected", "runs hit", "violations");
     for fault in Fault::ALL {

@@ -168,6 +168,7 @@ impl Network {
             // What is downloaded never changes.
             return inner.call(request).await;
         };
+        shared.state().calls += 1;
         let kill = |invocation: &Option<Invocation>| {
             if let Some(invocation) = invocation {
                 invocation.kill();

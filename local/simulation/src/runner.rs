@@ -44,6 +44,8 @@ pub struct Summary {
     pub runs: u64,
     /// Runs that published.
     pub published: u64,
+    /// Calls of AWS APIs.
+    pub calls: u64,
     /// Worlds.
     pub worlds: u64,
     /// By kind of fault.
@@ -64,6 +66,7 @@ impl Summary {
         self.worlds += 1;
         self.runs += u64::from(outcome.runs);
         self.published += u64::from(outcome.published);
+        self.calls += outcome.calls;
         for (fault, (injected, runs)) in count(&outcome.injected) {
             let counts = self.faults.entry(fault).or_default();
             counts.injected += injected;
@@ -79,6 +82,7 @@ impl Summary {
     fn merge(&mut self, other: Self) {
         self.runs += other.runs;
         self.published += other.published;
+        self.calls += other.calls;
         self.worlds += other.worlds;
         for (fault, counts) in other.faults {
             let all = self.faults.entry(fault).or_default();

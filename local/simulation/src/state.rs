@@ -92,6 +92,8 @@ pub(crate) struct State {
     on_the_way: u32,
     draws: u64,
     pub(crate) trace: Option<Vec<Event>>,
+    /// How many calls of AWS APIs were made.
+    pub(crate) calls: u64,
     pub(crate) model: Model,
     pub(crate) violation: Option<Violation>,
 }
@@ -109,6 +111,7 @@ impl Shared {
             on_the_way: 0,
             draws: 0,
             trace: traced.then(Vec::new),
+            calls: 0,
             model,
             violation: None,
         };

@@ -113,6 +113,8 @@ pub struct Outcome {
     pub runs: u32,
     /// How many of them published.
     pub published: u32,
+    /// How many calls of AWS APIs were made in it.
+    pub calls: u64,
     /// The first invariant that did not hold.
     pub violation: Option<Violation>,
     /// What happened, where it was asked for.
@@ -413,6 +415,7 @@ impl World {
         Outcome {
             runs: u32::try_from(ended).unwrap_or(u32::MAX),
             published: u32::try_from(published).unwrap_or(u32::MAX),
+            calls: state.calls,
             violation: state.violation.take(),
             trace: state.trace.take().unwrap_or_default(),
             injected: std::mem::take(&mut state.injected),
