@@ -38,33 +38,31 @@ pub(crate) enum Defect {
     EventNotIdempotent,
 }
 
-/// Each defect, the invariant that it breaks first, and within how many runs it is found.
-const DEFECTS: [(Defect, u8, u64); 11] = [
-    (Defect::TagBeforeVerification, 1, 300),
-    (Defect::DigestOfSharedTag, 2, 300),
-    (Defect::PlatformsSwapped, 3, 300),
-    (Defect::FixedTagForced, 4, 300),
-    (Defect::SequenceIgnored, 5, 300),
-    (Defect::NoTimeouts, 6, 300),
-    (Defect::ReconcileDisabled, 7, 300),
-    (Defect::DeliveryNotOnce, 8, 300),
-    (Defect::FailuresRetried, 9, 300),
-    (Defect::SignatureUnchecked, 10, 300),
-    (Defect::EventNotIdempotent, 1, 300),
-];
-
-#[test]
-fn every_defect_is_found() {
-    let mut missed = Vec::new();
-    for (defect, invariant, runs_max) in DEFECTS {
-        let plan = FaultPlan::heavy();
-        let summary = run(1, runs_max, &plan, &alterations(defect), 1, &|_| {}).unwrap();
-        let found = summary.found.first().map(|found| found.violation.invariant);
-        if found != Some(invariant) {
-            missed.push(format!("{defect:?}: {found:?} in {} runs", summary.runs));
+/// One test a defect: it is found by the invariant that it breaks first, within so many runs.
+macro_rules! found {
+    ($($test:ident: $defect:ident, $invariant:literal, $runs_max:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            let alterations = alterations(Defect::$defect);
+            let summary = run(1, $runs_max, &FaultPlan::heavy(), &alterations, 1, &|_| {}).unwrap();
+            let found = summary.found.first().map(|found| found.violation.invariant);
+            assert_eq!(found, Some($invariant), "in {} runs", summary.runs);
         }
-    }
-    assert!(missed.is_empty(), "{missed:#?}");
+    )*};
+}
+
+found! {
+    a_tag_before_verification: TagBeforeVerification, 1, 300;
+    a_digest_of_a_shared_tag: DigestOfSharedTag, 2, 300;
+    swapped_platforms: PlatformsSwapped, 3, 300;
+    a_fixed_tag_that_is_forced: FixedTagForced, 4, 1_000;
+    a_sequence_that_is_ignored: SequenceIgnored, 5, 300;
+    no_timeouts: NoTimeouts, 6, 300;
+    no_reconcile: ReconcileDisabled, 7, 300;
+    a_delivery_that_counts_more_than_once: DeliveryNotOnce, 8, 300;
+    failures_that_are_retried: FailuresRetried, 9, 300;
+    a_signature_that_is_not_checked: SignatureUnchecked, 10, 300;
+    an_event_that_is_not_idempotent: EventNotIdempotent, 1, 300;
 }
 
 /// archweld with a defect.
