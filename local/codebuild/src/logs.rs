@@ -103,12 +103,12 @@ impl Logs {
         self.insert(group, stream, stream_state);
     }
 
-    /// Takes up the log that an earlier process wrote, if it is there.
+    /// Takes up the log that an earlier process wrote, or was about to.
     pub(crate) fn reopen(&self, group: &str, stream: &str, created: Timestamp) -> io::Result<()> {
         let Some(path) = self.path(stream) else { return Ok(()) };
         let bytes = match std::fs::metadata(&path) {
             Ok(data) => data.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
         let mut state = Stream {
@@ -158,6 +158,7 @@ impl Logs {
         lock(&self.streams).remove(&name);
         if let Some(path) = self.path(stream)
             && let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(log.path = %path.display(), %error, "could not remove an old log");
         }

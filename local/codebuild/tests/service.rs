@@ -641,6 +641,21 @@ async fn the_log_of_a_build_that_was_cut_off_says_so_after_a_torn_line() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_log_of_a_build_that_was_cut_off_before_its_first_line_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        || Settings { folder: Some(folder.path().join("codebuild")), ..Settings::default() };
+    let cloud = Cloud::with(settings(), true);
+    let id = cloud.start(&[]).await;
+    drop(cloud);
+
+    let cloud = Cloud::on(host(8), settings(), true);
+    cloud.codebuild.recover();
+    let log = std::fs::read_to_string(cloud.codebuild.log_file(&id).unwrap()).unwrap();
+    assert!(log.ends_with("[Container] the local CodeBuild ended while the build ran\n"), "{log}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idempotency_token_counts_after_a_restart_for_as_long_as_before() {
     let folder = tempfile::tempdir().unwrap();
     let settings =
