@@ -3,8 +3,18 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use archweld_cloud::{Builds, Functions, Settings};
-use archweld_codebuild::Worker;
+use archweld_codebuild::{Job, Outcome, Status, Worker};
 use archweld_local_api::Host;
+use futures_util::{FutureExt as _, future::BoxFuture};
+
+/// No build runs here.
+pub(crate) struct NoBuilds;
+
+impl Worker for NoBuilds {
+    fn run(&self, _: Job) -> BoxFuture<'_, Outcome> {
+        async { Outcome::from(Status::Failed) }.boxed()
+    }
+}
 
 /// A cloud of a template, with the binaries of a folder, whose builds a worker does.
 pub(crate) fn settings(template: &Path, functions: &Path, worker: impl Worker) -> Settings {

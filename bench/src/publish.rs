@@ -19,7 +19,6 @@ use std::{
 };
 
 use archweld_cloud::{Cloud, OpenError, Settings};
-use archweld_codebuild::{Job, Outcome as BuildEnd, Status, Worker};
 use archweld_lambda::{
     AsynchronousRetries, FunctionSettings, Handler, InvocationType, Lambda, Outcome,
 };
@@ -29,7 +28,6 @@ use archweld_model::{
     PublishedPlatform, RepositoryName, TagError,
 };
 use archweld_registry::RegistryError;
-use futures_util::{FutureExt as _, future::BoxFuture};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,7 +38,7 @@ use self::{
     proxy::Proxy,
     report::{Sample, Table},
 };
-use crate::cloud::settings;
+use crate::cloud::{NoBuilds, settings};
 
 /// What the images are built for: the first two of them, and all.
 const PLATFORMS: [&str; 5] =
@@ -101,15 +99,6 @@ pub(crate) enum Error {
     Tag(#[from] TagError),
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-/// No build runs here.
-struct NoBuilds;
-
-impl Worker for NoBuilds {
-    fn run(&self, _: Job) -> BoxFuture<'_, BuildEnd> {
-        async { BuildEnd::from(Status::Failed) }.boxed()
-    }
 }
 
 /// The cloud, and what reaches it through the proxy.

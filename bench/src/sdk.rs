@@ -9,7 +9,6 @@ use std::{
 };
 
 use archweld_cloud::{Cloud, OpenError};
-use archweld_codebuild::{Job, Outcome, Status, Worker};
 use aws_sdk_sfn::Client;
 use aws_smithy_runtime_api::client::{
     http::{
@@ -20,11 +19,10 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponents,
 };
 use aws_smithy_types::body::SdkBody;
-use futures_util::{FutureExt as _, future::BoxFuture};
 use http::StatusCode;
 
 use crate::{
-    cloud::settings,
+    cloud::{NoBuilds, settings},
     figures::{median, thousandth},
 };
 
@@ -58,15 +56,6 @@ pub(crate) enum Error {
     Call(String),
 }
 
-/// Nothing is built.
-struct Idle;
-
-impl Worker for Idle {
-    fn run(&self, _: Job) -> BoxFuture<'_, Outcome> {
-        std::future::ready(Outcome::from(Status::Succeeded)).boxed()
-    }
-}
-
 /// A client that has the answer before it is asked.
 #[derive(Debug, Clone)]
 struct AtOnce;
@@ -90,7 +79,7 @@ impl HttpConnector for AtOnce {
 
 /// The figures as text.
 pub(crate) async fn bench(arguments: &Arguments) -> Result<String, Error> {
-    let cloud = Cloud::open(settings(&arguments.template, &arguments.functions, Idle)).await?;
+    let cloud = Cloud::open(settings(&arguments.template, &arguments.functions, NoBuilds)).await?;
     let state_machine = cloud.stack().state_machines.first().ok_or(Error::NoStateMachine)?;
     let config = cloud.sdk_config();
     let local = Client::new(&config);

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -80,6 +80,11 @@ fn project(name: &str) -> Project {
     );
     environment.environment_variables = vec![EnvironmentVariable::plaintext("SECONDS", "60")];
     Project::new(name, source, environment)
+}
+
+/// A service that keeps its records and logs below a folder.
+fn settings_in(folder: &Path) -> Settings {
+    Settings { folder: Some(folder.join("codebuild")), ..Settings::default() }
 }
 
 impl Cloud {
@@ -549,8 +554,7 @@ async fn subscribers_hear_of_a_build_in_order() {
 #[tokio::test(start_paused = true)]
 async fn records_and_logs_outlive_the_process() {
     let folder = tempfile::tempdir().unwrap();
-    let settings =
-        || Settings { folder: Some(folder.path().join("codebuild")), ..Settings::default() };
+    let settings = || settings_in(folder.path());
     let cloud = Cloud::with(settings(), true);
     let done = cloud.start(&[]).await;
     let done = cloud.finished(&done).await;
@@ -588,8 +592,7 @@ async fn records_and_logs_outlive_the_process() {
 #[tokio::test(start_paused = true)]
 async fn what_the_disk_does_not_take_of_a_build_is_written_once_it_does() {
     let folder = tempfile::tempdir().unwrap();
-    let settings =
-        || Settings { folder: Some(folder.path().join("codebuild")), ..Settings::default() };
+    let settings = || settings_in(folder.path());
     let cloud = Cloud::with(settings(), true);
     let parts = ["builds", "logs"].map(|part| folder.path().join("codebuild").join(part));
     let away = parts.clone().map(|part| part.with_extension("away"));
@@ -618,8 +621,7 @@ async fn what_the_disk_does_not_take_of_a_build_is_written_once_it_does() {
 #[tokio::test(start_paused = true)]
 async fn the_log_of_a_build_that_was_cut_off_says_so_after_a_torn_line() {
     let folder = tempfile::tempdir().unwrap();
-    let settings =
-        || Settings { folder: Some(folder.path().join("codebuild")), ..Settings::default() };
+    let settings = || settings_in(folder.path());
     let cloud = Cloud::with(settings(), true);
     let id = cloud.start(&[]).await;
     sleep(Duration::from_secs(1)).await;
@@ -643,8 +645,7 @@ async fn the_log_of_a_build_that_was_cut_off_says_so_after_a_torn_line() {
 #[tokio::test(start_paused = true)]
 async fn the_log_of_a_build_that_was_cut_off_before_its_first_line_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let settings =
-        || Settings { folder: Some(folder.path().join("codebuild")), ..Settings::default() };
+    let settings = || settings_in(folder.path());
     let cloud = Cloud::with(settings(), true);
     let id = cloud.start(&[]).await;
     drop(cloud);
@@ -658,8 +659,7 @@ async fn the_log_of_a_build_that_was_cut_off_before_its_first_line_says_so() {
 #[tokio::test(start_paused = true)]
 async fn an_idempotency_token_counts_after_a_restart_for_as_long_as_before() {
     let folder = tempfile::tempdir().unwrap();
-    let settings =
-        || Settings { folder: Some(folder.path().join("codebuild")), ..Settings::default() };
+    let settings = || settings_in(folder.path());
     let cloud = Cloud::with(settings(), true);
     let start = json!({"projectName": "app", "idempotencyToken": "once"});
     let first = cloud.call("StartBuild", start.clone()).await["build"]["id"].clone();
